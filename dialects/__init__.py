@@ -1,0 +1,1 @@
+"""The project's MLIR dialects, one file each: types, ops and verifiers, nothing else."""

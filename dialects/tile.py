@@ -1,0 +1,323 @@
+"""The `tile` dialect: one program of a kernel, as operations on tiles held by value.
+
+A tile is a builtin tensor (`tensor<128x64xbf16>`), a scalar is a builtin number (`i32`). Elementwise work stays in `arith`
+and `math` on tensors, control flow in `scf`, the kernel itself is a `func.func` with the attribute `tile.kernel`. Nothing
+here knows of a target. Unsigned 8-bit elements are `i8`: the operations carry the sign (`arith.divui`, `arith.extui`).
+
+A kernel's function carries, as attributes:
+
+    tile.kernel           unit: this function is a kernel
+    tile.grid             array of strings: the number of programs on each grid axis, in the dimension names ("cdiv(M, 128)")
+    tile.options          dictionary: num_warps, num_stages, num_ctas, maxnreg
+    and on each argument:
+    tile.name             string: the parameter's name
+    tile.dtype            string: the DSL's element type ("bf16", "u8")
+    tile.dims             array of strings or integers, arrays only: the dimensions ("M", 64)
+    tile.access           "in", "out" or "inout", arrays only; absent where the kernel's own loads and stores decide
+    tile.align            integer, arrays only: the pointer is a multiple of this many bytes
+    tile.stride_multiples array of integers, arrays only: each stride is a multiple of this many elements
+    tile.dim_multiples    array of integers, arrays only: each dimension is a multiple of this
+"""
+
+# No `from __future__ import annotations` here: ext reads the annotations themselves.
+from collections.abc import Sequence
+from typing import Any
+
+from mosaic_compile.mlir import ext, ir
+
+Operand = ext.Operand
+Result = ext.Result
+
+
+class Tile(ext.Dialect, name="tile"):
+    pass
+
+
+class ArrayType(Tile.Type, name="array"):
+    """A kernel's array argument: `!tile.array<tensor<?x64xbf16>, strided<[?, 1]>>`.
+
+    `shape` holds dimensions and element type; `layout` holds the strides in elements. `?` is known at launch only.
+    """
+
+    shape: Any
+    layout: Any
+
+
+def _verify(op: Any, holds: bool, message: str) -> bool:
+    """Reports `message` at the op's line unless `holds`."""
+    if not holds:
+        op.operation.location.emit_error(f"'{op.operation.name}' {message}")
+    return holds
+
+
+def array_type_of(value: ir.Value) -> tuple[ir.RankedTensorType, list[int]]:
+    """Shape with element type, and strides (-1 where dynamic), of a value of array type."""
+    parsed = ArrayType(value.type)
+    tensor = ir.TypeAttr(parsed.shape).value
+    dynamic = ir.ShapedType.get_dynamic_stride_or_offset()
+    strides = [-1 if s == dynamic else s for s in ir.StridedLayoutAttr(parsed.layout).strides]
+    return ir.RankedTensorType(tensor), strides
+
+
+def shape_of(type_: ir.Type) -> list[int]:
+    """A tile's shape; [] for a scalar."""
+    return list(ir.RankedTensorType(type_).shape) if isinstance(type_, ir.RankedTensorType) else []
+
+
+def element_type_of(type_: ir.Type) -> ir.Type:
+    """A tile's element type; a scalar's own type."""
+    return ir.RankedTensorType(type_).element_type if isinstance(type_, ir.RankedTensorType) else type_
+
+
+def _verify_block(op: Any, tile: ir.Type) -> bool:
+    """A block access: one offset for each array dimension, one axis for each tile dimension, one element type."""
+    tensor, _ = array_type_of(op.array)
+    axes = list(op.axes)
+    return (
+        _verify(op, len(op.offsets) == tensor.rank, f"takes {tensor.rank} offsets, one for each dimension of the array")
+        and _verify(op, len(set(axes)) == len(axes) == len(shape_of(tile)), "names one array axis for each tile dimension")
+        and _verify(op, all(0 <= a < tensor.rank for a in axes), "names an axis that the array does not have")
+        and _verify(op, element_type_of(tile) == tensor.element_type, "moves elements of the array's own type only")
+    )
+
+
+# The grid.
+
+
+class ProgramIdOp(Tile.Operation, name="program_id", traits=[ext.Pure]):
+    """This program's index on a grid axis: i32, 0 <= id < num_programs."""
+
+    axis: Any
+    result: Result[ir.IntegerType]
+
+
+class NumProgramsOp(Tile.Operation, name="num_programs", traits=[ext.Pure]):
+    """The number of programs on a grid axis: i32, at least 1."""
+
+    axis: Any
+    result: Result[ir.IntegerType]
+
+
+class DimOp(Tile.Operation, name="dim", traits=[ext.Pure]):
+    """The size of an array's dimension: i32, at least 0."""
+
+    array: Operand[ArrayType]
+    axis: Any
+    result: Result[ir.IntegerType]
+
+
+# Memory. Every access is clipped: what lies outside the array reads as `pad` and is not written.
+
+
+class LoadOp(Tile.Operation, name="load"):
+    """Loads the block that starts at `offsets` (elements, one per array dimension); tile dimension i runs along array axis axes[i].
+
+    Array dimensions not in `axes` are read at their offset only. Passes may add: `in_bounds` (array<i1>, one per array
+    dimension: no element is outside), `path` (how the block is moved, and why).
+    """
+
+    array: Operand[ArrayType]
+    offsets: Sequence[Operand[Any]]
+    axes: Any
+    pad: Any
+    result: Result[Any]
+
+    @classmethod
+    def verify_invariants(cls, op: Any) -> bool:
+        return _verify_block(op, op.result.type)
+
+
+class StoreOp(Tile.Operation, name="store"):
+    """Stores a tile to the block at `offsets`; the counterpart of `tile.load`."""
+
+    array: Operand[ArrayType]
+    value: Operand[Any]
+    offsets: Sequence[Operand[Any]]
+    axes: Any
+
+    @classmethod
+    def verify_invariants(cls, op: Any) -> bool:
+        return _verify_block(op, op.value.type)
+
+
+class AtomicAddOp(Tile.Operation, name="atomic_add"):
+    """Adds a tile to the block at `offsets`, each element atomically (relaxed, visible to the whole device)."""
+
+    array: Operand[ArrayType]
+    value: Operand[Any]
+    offsets: Sequence[Operand[Any]]
+    axes: Any
+
+    @classmethod
+    def verify_invariants(cls, op: Any) -> bool:
+        return _verify_block(op, op.value.type)
+
+
+class _Indexed(Tile.Operation):
+    """Base of the element-indexed accesses: one index tile for each array dimension, all of the value's shape."""
+
+    @classmethod
+    def verify_indices(cls, op: Any, tile: ir.Type) -> bool:
+        tensor, _ = array_type_of(op.array)
+        shape = shape_of(tile)
+        return (
+            _verify(op, len(op.indices) == tensor.rank, f"takes {tensor.rank} index tiles, one for each dimension of the array")
+            and _verify(op, all(shape_of(i.type) == shape for i in op.indices), "takes index tiles of the value's shape")
+            and _verify(op, op.mask is None or shape_of(op.mask.type) == shape, "takes a mask of the value's shape")
+            and _verify(op, element_type_of(tile) == tensor.element_type, "moves elements of the array's own type only")
+        )
+
+
+class GatherOp(_Indexed, name="gather"):
+    """Loads the elements at the given indices; outside the array, or where the mask is false: `pad`."""
+
+    array: Operand[ArrayType]
+    indices: Sequence[Operand[Any]]
+    pad: Any
+    result: Result[Any]
+    mask: Operand[Any] | None = None
+
+    @classmethod
+    def verify_invariants(cls, op: Any) -> bool:
+        return cls.verify_indices(op, op.result.type)
+
+
+class ScatterOp(_Indexed, name="scatter"):
+    """Stores elements at the given indices; `combine` is "set" or "add" (atomic)."""
+
+    array: Operand[ArrayType]
+    value: Operand[Any]
+    indices: Sequence[Operand[Any]]
+    combine: Any
+    mask: Operand[Any] | None = None
+
+    @classmethod
+    def verify_invariants(cls, op: Any) -> bool:
+        return cls.verify_indices(op, op.value.type)
+
+
+# Making and reshaping tiles.
+
+
+class IotaOp(Tile.Operation, name="iota", traits=[ext.Pure]):
+    """0, 1, 2 … as a one-dimensional i32 tile."""
+
+    result: Result[ir.RankedTensorType]
+
+
+class BroadcastOp(Tile.Operation, name="broadcast", traits=[ext.Pure]):
+    """NumPy broadcasting of a scalar or tile to the result's shape."""
+
+    source: Operand[Any]
+    result: Result[ir.RankedTensorType]
+
+    @classmethod
+    def verify_invariants(cls, op: Any) -> bool:
+        source, result = shape_of(op.source.type), shape_of(op.result.type)
+        fits = len(source) <= len(result) and all(s in (1, r) for s, r in zip(reversed(source), reversed(result)))
+        return _verify(op, fits, f"cannot broadcast {source} to {result}")
+
+
+class ReshapeOp(Tile.Operation, name="reshape", traits=[ext.Pure]):
+    """The same elements in row-major order under another shape."""
+
+    source: Operand[ir.RankedTensorType]
+    result: Result[ir.RankedTensorType]
+
+    @classmethod
+    def verify_invariants(cls, op: Any) -> bool:
+        def count(value: ir.Value) -> int:
+            total = 1
+            for extent in shape_of(value.type):
+                total *= extent
+            return total
+
+        return _verify(op, count(op.source) == count(op.result), "must keep the number of elements")
+
+
+class PermuteOp(Tile.Operation, name="permute", traits=[ext.Pure]):
+    """Result dimension i is source dimension order[i]."""
+
+    source: Operand[ir.RankedTensorType]
+    order: Any
+    result: Result[ir.RankedTensorType]
+
+    @classmethod
+    def verify_invariants(cls, op: Any) -> bool:
+        source, order = shape_of(op.source.type), list(op.order)
+        is_permutation = sorted(order) == list(range(len(source)))
+        return _verify(op, is_permutation, "takes an order that is a permutation of the dimensions") and _verify(
+            op, shape_of(op.result.type) == [source[d] for d in order], "must permute the source's shape"
+        )
+
+
+class CatOp(Tile.Operation, name="cat", traits=[ext.Pure]):
+    """Two tiles one after the other along `axis`."""
+
+    first: Operand[ir.RankedTensorType]
+    second: Operand[ir.RankedTensorType]
+    axis: Any
+    result: Result[ir.RankedTensorType]
+
+
+class SplitOp(Tile.Operation, name="split", traits=[ext.Pure]):
+    """The two halves of a tile along `axis`."""
+
+    source: Operand[ir.RankedTensorType]
+    axis: Any
+    first: Result[ir.RankedTensorType]
+    second: Result[ir.RankedTensorType]
+
+
+# Matrix products, reductions, scans.
+
+
+class DotOp(Tile.Operation, name="dot", traits=[ext.Pure]):
+    """acc + a @ b for (M,K) and (K,N), or with a leading batch dimension; `precision` is "ieee", "tf32" or "tf32x3"."""
+
+    a: Operand[ir.RankedTensorType]
+    b: Operand[ir.RankedTensorType]
+    acc: Operand[ir.RankedTensorType]
+    precision: ir.StringAttr
+    result: Result[ir.RankedTensorType]
+
+    @classmethod
+    def verify_invariants(cls, op: Any) -> bool:
+        a, b, acc = (shape_of(v.type) for v in (op.a, op.b, op.acc))
+        fits = len(a) == len(b) >= 2 and a[-1] == b[-2] and a[:-2] == b[:-2] and acc == [*a[:-1], b[-1]]
+        return _verify(op, fits, f"cannot multiply {a} by {b} into {acc}")
+
+
+class YieldOp(Tile.Operation, name="yield", traits=[ir.IsTerminatorTrait]):
+    """Ends the combine region of a reduce or scan."""
+
+    values: Sequence[Operand[Any]]
+
+
+class ReduceOp(Tile.Operation, name="reduce", traits=[ext.Pure]):
+    """Reduces tiles of one shape along `axis` with an associative, commutative `combine` region (order unspecified).
+
+    The region takes the accumulated scalars, then the next element's, and yields the combined ones.
+    """
+
+    sources: Sequence[Operand[ir.RankedTensorType]]
+    axis: Any
+    outputs: Sequence[Result[Any]]
+    combine: ext.Region
+
+
+class ScanOp(Tile.Operation, name="scan", traits=[ext.Pure]):
+    """Inclusive scan along `axis` with an associative `combine` region; `reverse` runs from the end."""
+
+    sources: Sequence[Operand[ir.RankedTensorType]]
+    axis: Any
+    reverse: Any
+    outputs: Sequence[Result[ir.RankedTensorType]]
+    combine: ext.Region
+
+
+class PrintOp(Tile.Operation, name="print"):
+    """Prints values while the kernel runs, for debugging."""
+
+    values: Sequence[Operand[Any]]
+    text: ir.StringAttr

@@ -1,0 +1,5 @@
+"""From a kernel's Python text to the `tile` dialect."""
+
+from .trace import trace
+
+__all__ = ["trace"]

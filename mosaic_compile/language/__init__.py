@@ -1,0 +1,1 @@
+"""The DSL: element types, arrays, kernels and operations."""

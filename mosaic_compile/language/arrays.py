@@ -1,0 +1,165 @@
+"""What a kernel's signature says: arrays, scalars, constants."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from mosaic_compile.errors import SignatureError, Span
+
+from .dtypes import DType, DTypeVar
+
+Access = Literal["in", "out", "inout"]
+
+
+class Const:
+    """Annotates a keyword parameter whose value is fixed when the kernel is compiled: `BM: mc.Const = 128`."""
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """An array parameter's annotation: element type, one name or number for each dimension, how it is used.
+
+    A dimension's name stands for the same number wherever it appears in the signature.
+    """
+
+    dtype: DType | DTypeVar
+    dims: tuple[str | int, ...]
+    access: Access | None = None
+    optional: bool = False
+
+    def __or__(self, other: None) -> ArraySpec:
+        if other is not None:
+            return NotImplemented
+        return replace(self, optional=True)
+
+    def __repr__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.dims))}]"
+
+
+def array_spec(dtype: DType | DTypeVar, dims: Any) -> ArraySpec:
+    dims = dims if isinstance(dims, tuple) else (dims,)
+    for dim in dims:
+        is_name = isinstance(dim, str) and dim.isidentifier()
+        is_size = isinstance(dim, int) and not isinstance(dim, bool) and dim > 0
+        if not (is_name or is_size):
+            raise SignatureError(
+                f"a dimension is a name or a positive number, not {dim!r}", f'write {dtype}["M", 64], for example'
+            )
+    return ArraySpec(dtype, dims)
+
+
+@dataclass(frozen=True)
+class _AccessMarker:
+    """`mc.In[...]`, `mc.Out[...]`, `mc.InOut[...]`."""
+
+    access: Access
+
+    def __getitem__(self, spec: Any) -> ArraySpec:
+        if not isinstance(spec, ArraySpec):
+            raise SignatureError(f"mc.{self.access.title()}[…] takes an array such as mc.f32['N'], not {spec!r}")
+        return replace(spec, access=self.access)
+
+
+In = _AccessMarker("in")
+Out = _AccessMarker("out")
+InOut = _AccessMarker("inout")
+
+
+@dataclass(frozen=True)
+class ArrayParam:
+    name: str
+    spec: ArraySpec
+
+
+@dataclass(frozen=True)
+class ScalarParam:
+    name: str
+    dtype: DType | DTypeVar
+
+
+@dataclass(frozen=True)
+class ConstParam:
+    name: str
+    default: Any  # inspect.Parameter.empty where there is none
+
+
+Param = ArrayParam | ScalarParam | ConstParam
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A kernel's parameters, in order."""
+
+    params: tuple[Param, ...]
+
+    @property
+    def arrays(self) -> tuple[ArrayParam, ...]:
+        return tuple(p for p in self.params if isinstance(p, ArrayParam))
+
+    @property
+    def constants(self) -> tuple[ConstParam, ...]:
+        return tuple(p for p in self.params if isinstance(p, ConstParam))
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """The dimension names in order of first appearance."""
+        return tuple(dict.fromkeys(d for a in self.arrays for d in a.spec.dims if isinstance(d, str)))
+
+    @property
+    def dtype_vars(self) -> tuple[DTypeVar, ...]:
+        used = [p.spec.dtype if isinstance(p, ArrayParam) else getattr(p, "dtype", None) for p in self.params]
+        return tuple(dict.fromkeys(d for d in used if isinstance(d, DTypeVar)))
+
+
+def read_signature(fn: Callable[..., Any], span: Span) -> Signature:
+    """The signature of a kernel function; raises SignatureError at `span`, the place of the definition."""
+
+    def fail(message: str, help: str) -> SignatureError:
+        return SignatureError(message, help, (span,))
+
+    try:
+        annotations = inspect.get_annotations(fn, eval_str=True)
+    except SignatureError as error:
+        raise error.at((span,)) from None
+    except Exception as error:
+        raise fail(f"a parameter's annotation cannot be evaluated: {error}", "check the names in the signature") from None
+    params: list[Param] = []
+    for name, parameter in inspect.signature(fn).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise fail(f"kernel parameter '{name}' cannot be * or **", "name each array, scalar and constant")
+        if name not in annotations:
+            raise fail(
+                f"kernel parameter '{name}' has no type",
+                f'annotate it: {name}: mc.f32["N"] for an array, {name}: mc.f32 for a scalar, {name}: mc.Const for a constant',
+            )
+        annotation = annotations[name]
+        default = parameter.default
+        if annotation is Const:
+            params.append(ConstParam(name, default))
+        elif isinstance(annotation, ArraySpec):
+            if default is not parameter.empty and not (default is None and annotation.optional):
+                raise fail(
+                    f"array parameter '{name}' has a default value",
+                    f"only `{name}: … | None = None` may be left out of a call",
+                )
+            params.append(ArrayParam(name, annotation))
+        elif isinstance(annotation, DType | DTypeVar):
+            if default is not parameter.empty:
+                raise fail(
+                    f"scalar parameter '{name}' has a default value",
+                    f"drop the default, or make it a compile-time constant: {name}: mc.Const = {default!r}",
+                )
+            params.append(ScalarParam(name, annotation))
+        else:
+            raise fail(
+                f"kernel parameter '{name}' is annotated with {annotation!r}",
+                "an array is mc.f32['M', 'N'], a scalar mc.f32, a compile-time constant mc.Const",
+            )
+    seen = {p.name for p in params}
+    for dim in Signature(tuple(params)).dims:
+        if dim in seen:
+            raise fail(f"'{dim}' is both a dimension and a parameter", "rename one of them")
+    return Signature(tuple(params))

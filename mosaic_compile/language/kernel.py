@@ -1,0 +1,133 @@
+"""`@mc.kernel`: a function whose text the compiler reads."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
+from typing import Any
+
+from mosaic_compile.errors import GridError, MosaicError, SignatureError, Span
+
+from .arrays import Signature, read_signature
+from .specialization import OPTIONS, Specialization, ahead_of_time
+from .symbolic import Symbol
+
+Grid = tuple[int, ...] | Callable[..., Any]
+
+
+class Kernel:
+    """A kernel: its function, its signature, its grid, the constants worth trying.
+
+    `kernel(a, b, c)` runs it on arrays, compiling it on first use; `kernel.specialize(...)` decides what ahead-of-time
+    compilation needs; `reference` is its meaning in NumPy, if its author gave one.
+    """
+
+    def __init__(
+        self,
+        function: FunctionType,
+        grid: Grid,
+        tune: Sequence[Mapping[str, Any]] = (),
+        reference: Callable[..., Any] | None = None,
+    ):
+        from mosaic_compile.frontend.source import definition_span
+
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.name = function.__name__
+        self.span: Span = definition_span(function)
+        self.signature: Signature = read_signature(function, self.span)
+        self.grid = grid
+        self.tune = tuple(dict(candidate) for candidate in tune)
+        self.reference = reference
+        known = {c.name for c in self.signature.constants} | OPTIONS.keys()
+        for candidate in self.tune:
+            for name in candidate.keys() - known:
+                raise SignatureError(
+                    f"`tune` sets '{name}', which is not a constant of '{self.name}'", f"there are: {', '.join(sorted(known))}", (self.span,)
+                )
+        if not callable(grid) and not (isinstance(grid, tuple) and all(isinstance(n, int) for n in grid) and 1 <= len(grid) <= 3):
+            raise GridError(
+                f"the grid of '{self.name}' is {grid!r}",
+                "give a function of dimensions and constants: grid=lambda N, BLOCK: (mc.cdiv(N, BLOCK),); or up to three numbers",
+                (self.span,),
+            )
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.name} at {self.span}>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        from mosaic_compile.runtime.call import call
+
+        call(self, args, kwargs)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The constants where nothing else is said: the first entry of `tune`."""
+        return dict(self.tune[0]) if self.tune else {}
+
+    def specialize(
+        self,
+        *,
+        dims: Mapping[str, int] | None = None,
+        arrays: frozenset[str] | set[str] = frozenset(),
+        tuned: Mapping[str, Any] | None = None,
+        **given: Any,
+    ) -> Specialization:
+        """The choices for ahead-of-time compilation.
+
+        dims: dimensions to fix. arrays: optional arrays to compile with. tuned: an entry of `tune` instead of the first.
+        given: constants, compiler options (num_warps …) and element types. Raises ArgumentError.
+        """
+        try:
+            defaults = self.defaults if tuned is None else tuned
+            return ahead_of_time(self.signature, defaults, given=given, dims=dims, arrays=frozenset(arrays))
+        except MosaicError as error:
+            raise error.at((self.span,)) from None
+
+    def grid_text(self, spec: Specialization) -> tuple[str, ...]:
+        """The grid as expressions over the dimension names that `spec` leaves open; raises GridError."""
+        if not callable(self.grid):
+            return tuple(map(str, self.grid))
+        known: dict[str, Any] = {name: spec.dims.get(name, Symbol(name)) for name in self.signature.dims}
+        known |= spec.constants
+        known["num_sms"] = Symbol("num_sms")  # multiprocessors of the device, for persistent kernels
+        wanted = list(inspect.signature(self.grid).parameters)
+        for name in wanted:
+            if name not in known:
+                raise GridError(
+                    f"the grid of '{self.name}' asks for '{name}', which is neither a dimension nor a constant",
+                    f"there are: {', '.join(known)}",
+                    (self.span,),
+                )
+        try:
+            result = self.grid(*(known[name] for name in wanted))
+        except MosaicError:
+            raise
+        except Exception as error:
+            raise GridError(f"the grid of '{self.name}' cannot be computed: {error}", "use + - * // %, mc.cdiv, min and max of numbers", (self.span,)) from None
+        items = result if isinstance(result, tuple) else (result,)
+        if not 1 <= len(items) <= 3 or not all(isinstance(i, int | Symbol) and not isinstance(i, bool) for i in items):
+            raise GridError(f"the grid of '{self.name}' is {result!r}", "return a tuple of one to three whole numbers", (self.span,))
+        return tuple(map(str, items))
+
+
+def kernel(
+    function: Callable[..., Any] | None = None,
+    *,
+    grid: Grid = (1,),
+    tune: Sequence[Mapping[str, Any]] = (),
+    reference: Callable[..., Any] | None = None,
+) -> Any:
+    """Marks a function as a kernel.
+
+    grid: the number of programs, as up to three numbers or a function of dimension names and constants (and `num_sms`).
+    tune: constants and compiler options worth trying, best first; the first entry is the default.
+    reference: the kernel's meaning in NumPy: takes the inputs by name, returns the outputs in the order of the signature.
+    """
+    if function is not None:
+        if not isinstance(function, FunctionType):
+            raise SignatureError(f"@mc.kernel marks functions, not {function!r}", "write @mc.kernel(grid=…) above a def")
+        return Kernel(function, grid, tune, reference)
+    return lambda fn: kernel(fn, grid=grid, tune=tune, reference=reference)

@@ -1,0 +1,44 @@
+"""Where a program stands in the grid, and talking to the person who debugs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mosaic_compile.dialects.tile import NumProgramsOp, PrintOp, ProgramIdOp
+from mosaic_compile.errors import OperandError
+from mosaic_compile.mlir import ir
+
+from ..dtypes import i32
+from ..op import constant, default_dtype, is_number, ir_type, op, require_constant, require_tile
+from ..tile import Tile
+from .shape import integer
+
+
+def _grid_axis(axis: Any, what: str) -> ir.Attribute:
+    axis = require_constant(axis, int, f"{what}'s axis")
+    if axis not in (0, 1, 2):
+        raise OperandError(f"a grid has the axes 0, 1 and 2, not {axis}", f"{what}(0)")
+    return integer(axis)
+
+
+@op()
+def program_id(axis: int) -> Tile:
+    """This program's index on a grid axis (0, 1 or 2), as an i32 scalar."""
+    return Tile(ProgramIdOp(_grid_axis(axis, "mc.program_id"), ir_type(i32)).result, i32, ())
+
+
+@op()
+def num_programs(axis: int) -> Tile:
+    """The number of programs on a grid axis (0, 1 or 2), as an i32 scalar."""
+    return Tile(NumProgramsOp(_grid_axis(axis, "mc.num_programs"), ir_type(i32)).result, i32, ())
+
+
+@op()
+def device_print(text: str, *values: Any) -> None:
+    """Prints `text` and the values of every program while the kernel runs; for debugging."""
+    text = require_constant(text, str, "mc.device_print's text")
+    tiles = [constant(v, default_dtype(v)) if is_number(v) else require_tile(v, "mc.device_print") for v in values]
+    PrintOp([t.value for t in tiles], ir.StringAttr.get(text))
+
+
+__all__ = ["device_print", "num_programs", "program_id"]

@@ -1,0 +1,277 @@
+"""The values that a kernel computes with while it is traced: tiles (scalars are tiles without dimensions) and array views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mosaic_compile.errors import NotConstantError, OperandError, ShapeError
+from mosaic_compile.mlir import ir
+
+from .arrays import Access
+from .dtypes import DType
+
+
+def _ops() -> Any:
+    from . import ops  # ops needs Tile: imported when first used
+
+    return ops
+
+
+class Tile:
+    """A value of element type `dtype` and fixed `shape`; a scalar has shape ()."""
+
+    __slots__ = ("dtype", "shape", "value")
+    __hash__ = object.__hash__
+    # NumPy scalars and arrays on the left must defer to Tile's reflected operators.
+    __array_ufunc__ = None
+
+    def __init__(self, value: ir.Value, dtype: DType, shape: tuple[int, ...]):
+        self.value = value
+        self.dtype = dtype
+        self.shape = shape
+
+    def __repr__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]" if self.shape else str(self.dtype)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def T(self) -> Tile:
+        """The last two dimensions exchanged."""
+        return _ops().transpose(self)
+
+    def to(self, dtype: DType) -> Tile:
+        """This tile converted to another element type; see mc.convert."""
+        return _ops().convert(self, dtype)
+
+    def bitcast(self, dtype: DType) -> Tile:
+        """The same bits under another element type of the same width."""
+        return _ops().bitcast(self, dtype)
+
+    def reshape(self, *shape: Any) -> Tile:
+        return _ops().reshape(self, shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape)
+
+    def permute(self, *order: Any) -> Tile:
+        return _ops().permute(self, order[0] if len(order) == 1 and isinstance(order[0], tuple | list) else order)
+
+    def broadcast_to(self, *shape: Any) -> Tile:
+        return _ops().broadcast_to(self, shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape)
+
+    def sum(self, axis: int | None = None, *, keepdims: bool = False) -> Tile:
+        return _ops().sum(self, axis, keepdims=keepdims)
+
+    def max(self, axis: int | None = None, *, keepdims: bool = False) -> Tile:
+        return _ops().max(self, axis, keepdims=keepdims)
+
+    def min(self, axis: int | None = None, *, keepdims: bool = False) -> Tile:
+        return _ops().min(self, axis, keepdims=keepdims)
+
+    def mean(self, axis: int | None = None, *, keepdims: bool = False) -> Tile:
+        return _ops().mean(self, axis, keepdims=keepdims)
+
+    def __getitem__(self, index: Any) -> Tile:
+        """`x[:, None]` adds dimensions; picking elements is what mc.gather, mc.split and reductions are for."""
+        items = index if isinstance(index, tuple) else (index,)
+        if not all(item is None or item == slice(None) for item in items):
+            raise OperandError(
+                "a tile cannot be indexed by position: its elements live in different threads",
+                "x[:, None] adds a dimension; to pick elements use mc.split, mc.where with a reduction, or load them",
+            )
+        given = sum(item is not None for item in items)
+        if given > self.ndim:
+            raise ShapeError(f"{self!r} has {self.ndim} dimensions, but {given} are indexed", "drop a ':'")
+        items = (*items, *([slice(None)] * (self.ndim - given)))
+        shape = iter(self.shape)
+        return _ops().reshape(self, tuple(1 if item is None else next(shape) for item in items))
+
+    def __bool__(self) -> bool:
+        raise NotConstantError(
+            f"a value of type {self!r} is not known at compile time, so Python cannot branch on it",
+            "use `if`/`while` on a scalar in the kernel itself, mc.where on tiles, and & | ~ instead of and, or, not",
+        )
+
+    def __int__(self) -> int:
+        raise NotConstantError(f"a value of type {self!r} is not known at compile time", "convert it in the kernel: x.to(mc.i32)")
+
+    def __float__(self) -> float:
+        raise NotConstantError(f"a value of type {self!r} is not known at compile time", "convert it in the kernel: x.to(mc.f32)")
+
+    __index__ = __int__
+
+    def __iter__(self) -> Any:
+        raise OperandError("a tile cannot be iterated over", "work on the whole tile, or reduce it along an axis")
+
+    def __add__(self, other: Any) -> Tile:
+        return _ops().add(self, other)
+
+    def __radd__(self, other: Any) -> Tile:
+        return _ops().add(other, self)
+
+    def __sub__(self, other: Any) -> Tile:
+        return _ops().subtract(self, other)
+
+    def __rsub__(self, other: Any) -> Tile:
+        return _ops().subtract(other, self)
+
+    def __mul__(self, other: Any) -> Tile:
+        return _ops().multiply(self, other)
+
+    def __rmul__(self, other: Any) -> Tile:
+        return _ops().multiply(other, self)
+
+    def __truediv__(self, other: Any) -> Tile:
+        return _ops().divide(self, other)
+
+    def __rtruediv__(self, other: Any) -> Tile:
+        return _ops().divide(other, self)
+
+    def __floordiv__(self, other: Any) -> Tile:
+        return _ops().floor_divide(self, other)
+
+    def __rfloordiv__(self, other: Any) -> Tile:
+        return _ops().floor_divide(other, self)
+
+    def __mod__(self, other: Any) -> Tile:
+        return _ops().remainder(self, other)
+
+    def __rmod__(self, other: Any) -> Tile:
+        return _ops().remainder(other, self)
+
+    def __pow__(self, other: Any) -> Tile:
+        return _ops().power(self, other)
+
+    def __rpow__(self, other: Any) -> Tile:
+        return _ops().power(other, self)
+
+    def __matmul__(self, other: Any) -> Tile:
+        return _ops().dot(self, other)
+
+    def __and__(self, other: Any) -> Tile:
+        return _ops().bitwise_and(self, other)
+
+    def __rand__(self, other: Any) -> Tile:
+        return _ops().bitwise_and(other, self)
+
+    def __or__(self, other: Any) -> Tile:
+        return _ops().bitwise_or(self, other)
+
+    def __ror__(self, other: Any) -> Tile:
+        return _ops().bitwise_or(other, self)
+
+    def __xor__(self, other: Any) -> Tile:
+        return _ops().bitwise_xor(self, other)
+
+    def __rxor__(self, other: Any) -> Tile:
+        return _ops().bitwise_xor(other, self)
+
+    def __lshift__(self, other: Any) -> Tile:
+        return _ops().shift_left(self, other)
+
+    def __rlshift__(self, other: Any) -> Tile:
+        return _ops().shift_left(other, self)
+
+    def __rshift__(self, other: Any) -> Tile:
+        return _ops().shift_right(self, other)
+
+    def __rrshift__(self, other: Any) -> Tile:
+        return _ops().shift_right(other, self)
+
+    def __neg__(self) -> Tile:
+        return _ops().negate(self)
+
+    def __pos__(self) -> Tile:
+        return self
+
+    def __invert__(self) -> Tile:
+        return _ops().bitwise_not(self)
+
+    def __abs__(self) -> Tile:
+        return _ops().abs(self)
+
+    def __eq__(self, other: Any) -> Tile:  # type: ignore[override]
+        return _ops().equal(self, other)
+
+    def __ne__(self, other: Any) -> Tile:  # type: ignore[override]
+        return _ops().not_equal(self, other)
+
+    def __lt__(self, other: Any) -> Tile:
+        return _ops().less(self, other)
+
+    def __le__(self, other: Any) -> Tile:
+        return _ops().less_equal(self, other)
+
+    def __gt__(self, other: Any) -> Tile:
+        return _ops().greater(self, other)
+
+    def __ge__(self, other: Any) -> Tile:
+        return _ops().greater_equal(self, other)
+
+
+@dataclass(frozen=True, eq=False)
+class Array:
+    """A view of a kernel's array argument.
+
+    `axes` are the argument's dimensions that the view still has, in the view's order; the others are fixed at `point`.
+    """
+
+    value: ir.Value
+    name: str
+    dtype: DType
+    sizes: tuple[Tile | int, ...]  # of the whole argument
+    access: Access | None
+    axes: tuple[int, ...]
+    point: tuple[tuple[int, Tile | int], ...] = ()
+
+    @property
+    def shape(self) -> tuple[Tile | int, ...]:
+        """The view's dimensions: a number where it is fixed at compile time, otherwise an i32 scalar."""
+        return tuple(self.sizes[a] for a in self.axes)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.axes)
+
+    @property
+    def T(self) -> Array:
+        """The view with its last two dimensions exchanged; no data moves."""
+        if self.ndim < 2:
+            raise ShapeError(f"{self!r} has {self.ndim} dimension, .T needs two", "use it as it is")
+        return replace(self, axes=(*self.axes[:-2], self.axes[-1], self.axes[-2]))
+
+    def permute(self, *order: int) -> Array:
+        """The view with its dimensions in another order; no data moves."""
+        if sorted(order) != list(range(self.ndim)):
+            raise ShapeError(f"{order} is not an order of the {self.ndim} dimensions of {self!r}", "name each dimension once")
+        return replace(self, axes=tuple(self.axes[d] for d in order))
+
+    def __getitem__(self, index: Any) -> Array:
+        """`q[b, h]`: the view with its first dimensions fixed at these indices (i32 scalars or numbers)."""
+        items = index if isinstance(index, tuple) else (index,)
+        if len(items) >= self.ndim:
+            raise ShapeError(
+                f"{self!r} has {self.ndim} dimensions; fixing {len(items)} of them leaves no block to load",
+                "leave at least one dimension: mc.load(a[i], j, BLOCK), or use mc.gather for single elements",
+            )
+        for item in items:
+            if isinstance(item, slice) or item is None or item is Ellipsis:
+                raise OperandError("an array view is not sliced", "give the block to mc.load: mc.load(a, (m, n), (BM, BN), offset=…)")
+            _ops().require_index(item, "an array index")
+        point = (*self.point, *zip(self.axes, items))
+        return replace(self, axes=self.axes[len(items) :], point=point)
+
+    def __repr__(self) -> str:
+        return f"array '{self.name}'"
+
+    def __bool__(self) -> bool:
+        raise NotConstantError(
+            f"{self!r} has no truth value", f"to ask whether an optional array was given, write `{self.name} is not None`"
+        )
+
+    def _no_arithmetic(self, *_: Any) -> Any:
+        raise OperandError(f"{self!r} is an array in memory, not a tile", f"load a block first: mc.load({self.name}, index, shape)")
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _no_arithmetic
+    __matmul__ = __neg__ = __lt__ = __gt__ = __le__ = __ge__ = __pow__ = __mod__ = __floordiv__ = _no_arithmetic
