@@ -1,0 +1,74 @@
+"""What the interpreter computes with: NumPy types for IR types, Python values for attributes.
+
+Integers of the IR have no sign: a value of type i8 is kept as int8, whatever the DSL calls it, and
+operations that read it as unsigned reinterpret it. i1 is bool.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from mosaic_compile.language.dtypes import DTYPES
+from mosaic_compile.mlir import ir
+
+NUMPY_DTYPES: dict[str, np.dtype[Any]] = {d.mlir: d.numpy for d in DTYPES.values() if d.kind != "uint"}
+NUMPY_DTYPES["index"] = np.dtype(np.int64)
+
+
+@dataclass(frozen=True)
+class ValueType:
+    """A type of the IR; `dtype` is that of the elements, None for types that are not numbers or tiles."""
+
+    text: str
+    dtype: np.dtype[Any] | None
+    shape: tuple[int, ...]
+
+
+def value_type(type_: ir.Type) -> ValueType:
+    if isinstance(type_, ir.RankedTensorType):
+        element, shape = type_.element_type, tuple(type_.shape)
+    else:
+        element, shape = type_, ()
+    return ValueType(str(type_), NUMPY_DTYPES.get(str(element)), shape)
+
+
+def decode(attribute: ir.Attribute) -> Any:
+    """An attribute as a Python value, a dense constant as an array; others stay attributes."""
+    match attribute:
+        case ir.DenseElementsAttr():
+            return _dense(attribute)
+        case ir.BoolAttr() | ir.IntegerAttr() | ir.FloatAttr() | ir.StringAttr() | ir.FlatSymbolRefAttr():
+            return attribute.value
+        case ir.UnitAttr():
+            return True
+        case ir.ArrayAttr():
+            return tuple(decode(item) for item in attribute)
+        case ir.DenseI64ArrayAttr() | ir.DenseI32ArrayAttr() | ir.DenseBoolArrayAttr():
+            return tuple(attribute)
+    return attribute
+
+
+def _dense(attribute: ir.DenseElementsAttr) -> np.ndarray:
+    type_ = value_type(attribute.type)
+    if attribute.is_splat:
+        return np.full(type_.shape, attribute.get_splat_value().value, type_.dtype)
+    # Element by element: MLIR hands out no buffers of the narrow types.
+    elements = [attribute[i] for i in range(prod(type_.shape))]
+    return np.array(elements).astype(type_.dtype).reshape(type_.shape)
+
+
+def unsigned(x: Any) -> Any:
+    """The bits of a signed integer array or scalar read as unsigned; bool stays bool."""
+    if x.dtype == bool:
+        return x
+    name = "uint4" if x.dtype.name == "int4" else f"u{x.dtype.name}"
+    return np.asarray(x).view(name)[()]
+
+
+def signed(x: Any, dtype: np.dtype[Any]) -> Any:
+    """The bits of `x` read as `dtype`, of the same width."""
+    return np.asarray(x).view(dtype)[()]
