@@ -95,3 +95,9 @@ def _before(statement: ast.stmt, after: Names) -> Names:
             return (after - {name}) | reads(statement)
         case _:
             return after | reads(statement)
+
+
+def captured_names(body: Sequence[ast.stmt]) -> Names:
+    """Names that nested functions read: their values matter wherever such a function may be called."""
+    nested = [n for s in body for n in ast.walk(s) if isinstance(n, ast.FunctionDef | ast.Lambda)]
+    return frozenset().union(*(reads(n) for n in nested))

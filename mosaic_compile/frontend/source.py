@@ -28,7 +28,9 @@ def display_path(file: str) -> str:
 
 def span_of(node: ast.AST, file: str) -> Span:
     line, column = node.lineno, node.col_offset  # type: ignore[attr-defined]
-    return Span(file, line, column, getattr(node, "end_lineno", line), getattr(node, "end_col_offset", column + 1))
+    return Span(
+        file, line, column, getattr(node, "end_lineno", line), getattr(node, "end_col_offset", column + 1)
+    )
 
 
 def definition_span(fn: FunctionType) -> Span:
@@ -36,7 +38,11 @@ def definition_span(fn: FunctionType) -> Span:
     code = fn.__code__
     line = code.co_firstlineno
     lines = linecache.getlines(code.co_filename)
-    while 0 < line <= len(lines) and not lines[line - 1].lstrip().startswith(("def ", "async def ")) and fn.__name__ != "<lambda>":
+    while (
+        0 < line <= len(lines)
+        and not lines[line - 1].lstrip().startswith(("def ", "async def "))
+        and fn.__name__ != "<lambda>"
+    ):
         line += 1
     if not 0 < line <= len(lines):
         return Span(display_path(code.co_filename), code.co_firstlineno, 0, code.co_firstlineno, 1)
@@ -59,11 +65,16 @@ def function_node(fn: FunctionType) -> FunctionNode:
     candidates = [node for node in ast.walk(tree) if _is_definition_of(node, code)]
     if not candidates:
         raise SourceUnavailableError(
-            f"'{fn.__name__}' is not at line {code.co_firstlineno} of {code.co_filename} any more", "reload the file: it changed after it was imported"
+            f"'{fn.__name__}' is not at line {code.co_firstlineno} of {code.co_filename} any more",
+            "reload the file: it changed after it was imported",
         )
     node = candidates[0] if len(candidates) == 1 else _closest(candidates, code)
     if isinstance(node, ast.AsyncFunctionDef):
-        raise UnsupportedSyntaxError("a kernel cannot be an async function", "write def", (span_of(node, display_path(code.co_filename)),))
+        raise UnsupportedSyntaxError(
+            "a kernel cannot be an async function",
+            "write def",
+            (span_of(node, display_path(code.co_filename)),),
+        )
     return node  # type: ignore[return-value]
 
 
@@ -81,6 +92,13 @@ def _closest(candidates: list[ast.AST], code: CodeType) -> ast.AST:
     positions = [(p[0], p[2]) for p in code.co_positions() if p[0] is not None and p[2] is not None]
     for node in candidates:
         body = node.body  # type: ignore[attr-defined]
-        if isinstance(node, ast.Lambda) and any((body.lineno, body.col_offset) == position for position in positions):
+        if isinstance(node, ast.Lambda) and any(
+            (body.lineno, body.col_offset) == position for position in positions
+        ):
             return node
     return candidates[0]
+
+
+def body_of(node: FunctionNode) -> list[ast.stmt]:
+    """A function's statements; a lambda's expression as its `return`."""
+    return node.body if isinstance(node.body, list) else [ast.copy_location(ast.Return(node.body), node.body)]

@@ -1,0 +1,125 @@
+"""Variables and places while a kernel is traced: what a name stands for, and where in the user's text we are."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+from mosaic_compile.errors import InternalError, MosaicError, Span, UnsupportedSyntaxError
+from mosaic_compile.mlir import ir
+
+from .liveness import Names
+from .source import FunctionNode, span_of
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The file that a function stands in and the calls that led to it: the places of operations and of errors."""
+
+    file: str
+    calls: tuple[Span, ...] = ()  # call sites of the functions being inlined, outermost first
+    caller: ir.Location | None = None
+
+    def spans(self, node: ast.AST) -> tuple[Span, ...]:
+        return (*self.calls, span_of(node, self.file))
+
+    def location(self, node: ast.AST) -> ir.Location:
+        here = ir.Location.file(self.file, node.lineno, node.col_offset + 1)  # type: ignore[attr-defined]
+        return here if self.caller is None else ir.Location.callsite(here, [self.caller])
+
+    def inlined(self, call: ast.AST, file: str) -> Frame:
+        """The frame of a function of `file` that is called at `call`."""
+        return Frame(file, self.spans(call), self.location(call))
+
+    @contextmanager
+    def at(self, node: ast.AST) -> Iterator[None]:
+        """Operations made inside carry the node's location; errors without a place get it."""
+        try:
+            with self.location(node):
+                yield
+        except MosaicError as error:
+            error.at(self.spans(node))
+            raise
+        except RecursionError:
+            raise UnsupportedSyntaxError(
+                "calls or expressions are nested too deep here", "functions are inlined: use a loop"
+            ).at(self.spans(node)) from None
+        except Exception as error:
+            raise InternalError(
+                f"{type(error).__name__}: {error}",
+                "this is a fault of Mosaic Compile, not of the kernel: please report it; --debug shows where",
+            ).at(self.spans(node)) from error
+
+
+@dataclass(frozen=True)
+class Undefined:
+    """A variable without a value on some path to here: an error only when it is read."""
+
+    message: str
+    help: str
+
+
+@dataclass
+class Scope:
+    """The variables of one function call: its locals, then those of the enclosing functions, globals and builtins."""
+
+    frame: Frame
+    locals: dict[str, Any]
+    globals: dict[str, Any]
+    enclosing: Scope | None = None
+    captured: Names = frozenset()  # names that nested functions read
+    loops: int = 0  # runtime loops around the current statement
+
+    def find(self, name: str) -> Any:
+        """The value of a name; KeyError where it is not defined anywhere."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.locals:
+                return scope.locals[name]
+            scope = scope.enclosing
+        if name in self.globals:
+            return self.globals[name]
+        return vars(builtins)[name]
+
+    @contextmanager
+    def isolated(self, loops: int = 0) -> Iterator[None]:
+        """Assignments made inside are undone after: a branch or loop body hands its results on by itself.
+
+        The scope stays the same object, so that nested functions see the variables as they are where they are called.
+        """
+        saved = self.locals
+        self.locals = dict(saved)
+        self.loops += loops
+        try:
+            yield
+        finally:
+            self.locals = saved
+            self.loops -= loops
+
+
+@dataclass(frozen=True, eq=False)
+class LocalFunction:
+    """A `def` or lambda inside a kernel."""
+
+    node: FunctionNode
+    scope: Scope
+
+    @property
+    def name(self) -> str:
+        return getattr(self.node, "name", "<lambda>")
+
+
+def closure(function: FunctionType) -> dict[str, Any]:
+    """The variables that a function sees of the functions around it."""
+    values = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
+        try:
+            values[name] = cell.cell_contents
+        except ValueError:
+            continue  # not assigned yet: an undefined name, if it is read
+    return values

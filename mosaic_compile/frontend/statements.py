@@ -1,0 +1,154 @@
+"""Statements: assignments and `assert` here, `if` in branches.py, loops in loops.py."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from typing import Any
+
+from mosaic_compile.errors import (
+    MosaicError,
+    NotConstantError,
+    OperandError,
+    StaticAssertionError,
+    UnsupportedSyntaxError,
+)
+from mosaic_compile.language.op import kind_of
+from mosaic_compile.language.tile import Array, Tile
+
+from . import branches, expressions, loops, operators
+from .liveness import Names, live_after_each
+from .scope import LocalFunction, Scope
+
+NO_RETURN = object()  # what a block gives that ran to its end
+
+
+def block(statements: Sequence[ast.stmt], scope: Scope, live: Names) -> Any:
+    """Runs statements; `live` may be read after them. Returns what a `return` gave, or NO_RETURN."""
+    after = live_after_each(statements, live)
+    for i, statement in enumerate(statements):
+        with scope.frame.at(statement):
+            if isinstance(statement, ast.Return):
+                return None if statement.value is None else expressions.evaluate(statement.value, scope)
+            if isinstance(statement, ast.If):
+                outcome = branches.if_statement(statement, scope, after[i], statements[i + 1 :], live)
+                if outcome is not NO_RETURN:
+                    return outcome
+            else:
+                run(statement, scope, after[i])
+    return NO_RETURN
+
+
+def run(node: ast.stmt, scope: Scope, after: Names) -> None:
+    """Runs one statement, neither `if` nor `return`; `after` may be read behind it."""
+    match node:
+        case ast.Assign(targets=targets, value=value):
+            result = expressions.evaluate(value, scope)
+            for target in targets:
+                assign(target, result, scope)
+        case ast.AnnAssign(target=target, value=ast.expr() as value):
+            assign(target, expressions.evaluate(value, scope), scope)
+        case ast.AnnAssign():
+            pass  # a bare annotation declares nothing
+        case ast.AugAssign(target=ast.Name(id=name) as target, op=op, value=value):
+            result = operators.binary(
+                op, expressions.read_name(target, scope), expressions.evaluate(value, scope)
+            )
+            scope.locals[name] = result
+        case ast.AugAssign(target=target):
+            assign(target, None, scope)  # raises: only names can be assigned
+        case ast.For():
+            loops.for_statement(node, scope, after)
+        case ast.While():
+            loops.while_statement(node, scope, after)
+        case ast.Expr(value=ast.Constant()):
+            pass  # a docstring
+        case ast.Expr(value=value):
+            expressions.evaluate(value, scope)
+        case ast.Pass():
+            pass
+        case ast.Assert(test=test, msg=message):
+            assert_statement(test, message, scope)
+        case ast.FunctionDef(name=name):
+            scope.locals[name] = LocalFunction(node, scope)
+        case _:
+            raise _unsupported(node)
+
+
+_UNSUPPORTED: dict[type[ast.stmt], tuple[str, str]] = {
+    ast.Try: ("try", "check conditions with `if`; a kernel has no exceptions"),
+    ast.TryStar: ("try", "check conditions with `if`; a kernel has no exceptions"),
+    ast.Raise: ("raise", "check compile-time conditions with `assert`"),
+    ast.With: ("with", "call functions instead"),
+    ast.ClassDef: ("class", "define it outside the kernel, or pass values as tuples"),
+    ast.Match: ("match", "use if / elif"),
+    ast.Break: ("break", "put the condition into a while loop: `while i < n and not done:`"),
+    ast.Continue: ("continue", "put the rest of the loop body under `if not …:`"),
+    ast.Import: ("import", "import at the top of the file"),
+    ast.ImportFrom: ("import", "import at the top of the file"),
+    ast.Global: ("global", "pass the value as an argument and return it"),
+    ast.Nonlocal: ("nonlocal", "pass the value as an argument and return it"),
+    ast.Delete: ("del", "leave it out: a value that is not used costs nothing"),
+    ast.AsyncFor: ("async", "use a plain for loop"),
+    ast.AsyncWith: ("async", "call functions instead"),
+    ast.AsyncFunctionDef: ("async", "use a plain function"),
+}
+
+
+def _unsupported(node: ast.stmt) -> MosaicError:
+    otherwise = (f"the statement {type(node).__name__}", "see the language reference in docs/language.md")
+    what, instead = _UNSUPPORTED.get(type(node), otherwise)
+    return UnsupportedSyntaxError(f"'{what}' cannot be used in a kernel", instead)
+
+
+def assign(target: ast.expr, value: Any, scope: Scope) -> None:
+    match target:
+        case ast.Name(id=name):
+            scope.locals[name] = value
+        case ast.Tuple(elts=elements) | ast.List(elts=elements):
+            _unpack(target, elements, value, scope)
+        case ast.Subscript(value=base):
+            with scope.frame.at(target):
+                is_array = isinstance(expressions.evaluate(base, scope), Array)
+                raise UnsupportedSyntaxError(
+                    "elements cannot be assigned: a tile is a value",
+                    "write blocks with mc.store(array, index, tile)"
+                    if is_array
+                    else "make a new tile: x = mc.where(condition, new, x)",
+                )
+        case _:
+            with scope.frame.at(target):
+                raise UnsupportedSyntaxError(
+                    "only names can be assigned in a kernel", "assign to a name, or to several: a, b = …"
+                )
+
+
+def _unpack(target: ast.expr, elements: list[ast.expr], value: Any, scope: Scope) -> None:
+    with scope.frame.at(target):
+        if isinstance(value, Tile) or not isinstance(value, tuple | list | range):
+            raise OperandError(f"{kind_of(value)} cannot be unpacked", "unpack tuples only")
+        values = list(value)
+        stars = [i for i, e in enumerate(elements) if isinstance(e, ast.Starred)]
+        if stars and len(values) >= len(elements) - 1:
+            first, rest = stars[0], len(elements) - stars[0] - 1
+            end = len(values) - rest
+            values = [*values[:first], values[first:end], *values[end:]]
+        if len(values) != len(elements):
+            raise OperandError(
+                f"{len(elements)} names are assigned, but there are {len(values)} values",
+                "make the numbers equal",
+            )
+    for element, item in zip(elements, values):
+        assign(element.value if isinstance(element, ast.Starred) else element, item, scope)
+
+
+def assert_statement(test: ast.expr, message: ast.expr | None, scope: Scope) -> None:
+    condition = expressions.evaluate(test, scope)
+    if isinstance(condition, Tile):
+        raise NotConstantError(
+            "`assert` checks compile-time values, but this condition is known only when the kernel runs",
+            "assert on constants and fixed dimensions; clip or mask the rest",
+        )
+    if not condition:
+        text = expressions.evaluate(message, scope) if message is not None else ast.unparse(test)
+        raise StaticAssertionError(f"assertion failed: {text}", "choose constants or shapes that satisfy it")
