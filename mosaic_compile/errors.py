@@ -1,7 +1,7 @@
 """Every error that a user can see: one class a mistake, rendered with the user's line and a caret.
 
-An error is raised with a message (what is wrong, in the user's words) and a help line (what would be right). The frontend
-fills in where: the frames, innermost last, from the kernel down to the helper in which the mistake stands.
+An error is raised with a message (what is wrong, in the user's words) and a help line (what would be right).
+The frontend fills in where: the frames from the kernel down to the helper that has the mistake, innermost last.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class MosaicError(Exception):
 
 
 def _snippet(span: Span) -> list[str]:
-    """The user's line with the span underlined; a span over several lines is underlined to the end of its first."""
+    """The user's line with the span underlined, where it has several lines to the end of its first."""
     text = span.source_line()
     if not text:
         return [f"  --> {span}"]

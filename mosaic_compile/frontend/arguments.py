@@ -1,4 +1,4 @@
-"""A kernel's parameters as arguments of its `func.func`: their types, what is known of them, and their values inside."""
+"""A kernel's parameters as arguments of its `func.func`: their types, attributes, and values inside."""
 
 from __future__ import annotations
 

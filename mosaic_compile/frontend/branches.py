@@ -82,9 +82,9 @@ def _merge_variables(test: Tile, node: ast.If, scope: Scope, after: Names) -> No
 def select(
     test: Tile, then: Callable[[], Any], orelse: Callable[[], Any], what: Any, scope: Scope, node: ast.AST
 ) -> Any:
-    """Traces both sides into an scf.if; returns their merged outcome (values, or lists and tuples of values)."""
-    # An operation's results are fixed when it is made, and the types of ours are known after tracing its regions:
-    # a draft holds the blocks until then.
+    """Traces both sides into an scf.if; returns their merged outcome: a value, or a list of them."""
+    # An operation's results are fixed when it is made, and the types of ours are known after tracing its
+    # regions: a draft holds the blocks until then.
     draft = ir.Operation.create("scf.if", results=[], operands=[test.value], regions=2)
     blocks = [ir.Block.create_at_start(region, []) for region in draft.regions]
     outcomes = []

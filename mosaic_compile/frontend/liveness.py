@@ -1,6 +1,7 @@
 """Which variables are read later: decides what a loop carries and what an `if` gives back.
 
-The textbook backward analysis (Aho, Sethi, Ullman: "Compilers", live variables) on Python's structured statements.
+The textbook backward analysis (Aho, Sethi, Ullman: "Compilers", live variables) on Python's structured
+statements.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Loops: `scf.for` and `scf.while` with the variables that they change, or unrolled where all is known now."""
+"""Loops: `scf.for` and `scf.while` with the variables that they change, or unrolled where possible."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _body(node: ast.For | ast.While, scope: Scope, after: Names) -> None:
 
 @dataclass(frozen=True)
 class Carried:
-    """The variables of a loop: `values` become its results (numbers as scalars), `constants` must not change."""
+    """The variables of a loop: `values` become its results (numbers as scalars), `constants` stay."""
 
     values: dict[str, Any]
     constants: dict[str, Any]
@@ -126,8 +126,8 @@ class Carried:
             if not same_constant(before, after):
                 raise CarriedTypeError(
                     f"'{name}' is {kind_of(before)} before the loop and {kind_of(after)} after an iteration",
-                    "a compile-time value cannot change in a loop that runs on the device; use another name inside, "
-                    "or mc.static_range to unroll",
+                    "a compile-time value cannot change in a loop that runs on the device; "
+                    "use another name inside, or mc.static_range to unroll",
                 ).at(scope.frame.spans(_last_assignment(node, name)))
         result: list[ir.Value] = []
         for name, before in self.values.items():
@@ -154,7 +154,7 @@ class Carried:
         """Gives the variables their values after the loop."""
         for name in self.assigned - self.constants.keys():
             scope.locals[name] = Undefined(
-                f"'{name}' gets its value only inside the loop on line {node.lineno}, which may not run at all",
+                f"'{name}' gets its value only inside the loop on line {node.lineno}, which may not run",
                 f"give '{name}' a value before the loop",
             )
         scope.locals.update(self._wrapped(results))

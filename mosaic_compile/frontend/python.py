@@ -29,7 +29,8 @@ def ordinary_python() -> Iterator[None]:
 def takes_tiles(function: Any) -> bool:
     """Python's own functions that treat tiles as opaque values."""
     return function in (
-        isinstance, type, len, tuple, list, zip, enumerate, reversed, id, repr, int, float, bool, getattr, hasattr,
+        isinstance, type, len, tuple, list, zip, enumerate, reversed, id, repr, int, float, bool,
+        getattr, hasattr,
     )  # fmt: skip
 
 
@@ -40,7 +41,7 @@ def _library_folders() -> tuple[str, ...]:
 
 
 def is_library(function: FunctionType | BuiltinFunctionType) -> bool:
-    """Whether a function is Python's or an installed package's, and so runs at compile time instead of being inlined."""
+    """Whether a function is Python's or an installed package's: run at compile time, not inlined."""
     package = (getattr(function, "__module__", None) or "").split(".")[0]
     if package == "mosaic_compile":
         return False

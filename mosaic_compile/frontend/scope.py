@@ -1,4 +1,4 @@
-"""Variables and places while a kernel is traced: what a name stands for, and where in the user's text we are."""
+"""Variables and places while a kernel is traced: what a name stands for, and where we are."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .source import FunctionNode, span_of
 
 @dataclass(frozen=True)
 class Frame:
-    """The file that a function stands in and the calls that led to it: the places of operations and of errors."""
+    """The file that a function stands in and the calls that led to it: places for operations and errors."""
 
     file: str
     calls: tuple[Span, ...] = ()  # call sites of the functions being inlined, outermost first
@@ -66,7 +66,7 @@ class Undefined:
 
 @dataclass
 class Scope:
-    """The variables of one function call: its locals, then those of the enclosing functions, globals and builtins."""
+    """The variables of one function call: its locals, then the enclosing functions', globals, builtins."""
 
     frame: Frame
     locals: dict[str, Any]
@@ -90,7 +90,8 @@ class Scope:
     def isolated(self, loops: int = 0) -> Iterator[None]:
         """Assignments made inside are undone after: a branch or loop body hands its results on by itself.
 
-        The scope stays the same object, so that nested functions see the variables as they are where they are called.
+        The scope stays the same object, so that nested functions see the variables as they are where they are
+        called.
         """
         saved = self.locals
         self.locals = dict(saved)

@@ -1,9 +1,11 @@
-"""Tracing: a kernel's syntax tree is executed once, at compile time, and what depends on runtime values becomes IR.
+"""Tracing: a kernel's syntax tree is executed once, at compile time, and what depends on runtime values
+becomes IR.
 
-Python values (numbers, types, tuples, functions, modules) are computed right here; tiles and scalars are `Tile`s whose
-operators emit IR. So only control flow, names and calls are the frontend's business: the operations themselves are in
-language/ops. `if`, `for` and `while` on runtime values become `scf.if`, `scf.for` and `scf.while`, with the variables
-that liveness.py finds as their results; functions of the user are inlined.
+Python values (numbers, types, tuples, functions, modules) are computed right here; tiles and scalars are
+`Tile`s whose operators emit IR. So only control flow, names and calls are the frontend's business: the
+operations themselves are in language/ops. `if`, `for` and `while` on runtime values become `scf.if`,
+`scf.for` and `scf.while`, with the variables that liveness.py finds as their results; functions of the user
+are inlined.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def flatten(value: Any) -> list[Tile]:
 
 
 def runtime_form(value: Any) -> Any:
-    """A variable as a loop can carry it: a tile, or a tuple of them; numbers become scalars. None where it cannot be."""
+    """A variable as a loop can carry it: a tile or a tuple of them, numbers as scalars. None: it cannot."""
     if isinstance(value, Tile):
         return value
     if is_number(value):

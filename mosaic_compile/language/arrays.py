@@ -15,7 +15,7 @@ Access = Literal["in", "out", "inout"]
 
 
 class Const:
-    """Annotates a keyword parameter whose value is fixed when the kernel is compiled: `BM: mc.Const = 128`."""
+    """Annotates a parameter whose value is fixed when the kernel is compiled: `BM: mc.Const = 128`."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def array_spec(dtype: DType | DTypeVar, dims: Any) -> ArraySpec:
         is_size = isinstance(dim, int) and not isinstance(dim, bool) and dim > 0
         if not (is_name or is_size):
             raise SignatureError(
-                f"a dimension is a name or a positive number, not {dim!r}", f'write {dtype}["M", 64], for example'
+                f"a dimension is a name or a positive number, not {dim!r}",
+                f'write {dtype}["M", 64], for example',
             )
     return ArraySpec(dtype, dims)
 
@@ -59,7 +60,9 @@ class _AccessMarker:
 
     def __getitem__(self, spec: Any) -> ArraySpec:
         if not isinstance(spec, ArraySpec):
-            raise SignatureError(f"mc.{self.access.title()}[…] takes an array such as mc.f32['N'], not {spec!r}")
+            raise SignatureError(
+                f"mc.{self.access.title()}[…] takes an array such as mc.f32['N'], not {spec!r}"
+            )
         return replace(spec, access=self.access)
 
 
@@ -125,7 +128,9 @@ def read_signature(fn: Callable[..., Any], span: Span) -> Signature:
     except SignatureError as error:
         raise error.at((span,)) from None
     except Exception as error:
-        raise fail(f"a parameter's annotation cannot be evaluated: {error}", "check the names in the signature") from None
+        raise fail(
+            f"a parameter's annotation cannot be evaluated: {error}", "check the names in the signature"
+        ) from None
     params: list[Param] = []
     for name, parameter in inspect.signature(fn).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -133,7 +138,8 @@ def read_signature(fn: Callable[..., Any], span: Span) -> Signature:
         if name not in annotations:
             raise fail(
                 f"kernel parameter '{name}' has no type",
-                f'annotate it: {name}: mc.f32["N"] for an array, {name}: mc.f32 for a scalar, {name}: mc.Const for a constant',
+                f'annotate it: {name}: mc.f32["N"] for an array, {name}: mc.f32 for a scalar, '
+                f"{name}: mc.Const for a constant",
             )
         annotation = annotations[name]
         default = parameter.default

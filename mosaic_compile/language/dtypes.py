@@ -18,8 +18,8 @@ Kind = Literal["float", "int", "uint", "bool"]
 class DType:
     """An element type.
 
-    `mc.f32["M", 64]` annotates an array parameter, `mc.f32` a scalar one; inside a kernel `mc.f32(x)` makes a scalar of
-    this type from a number, or converts a tile.
+    `mc.f32["M", 64]` annotates an array parameter, `mc.f32` a scalar one; inside a kernel `mc.f32(x)` makes a
+    scalar of this type from a number, or converts a tile.
     """
 
     name: str

@@ -20,8 +20,8 @@ Grid = tuple[int, ...] | Callable[..., Any]
 class Kernel:
     """A kernel: its function, its signature, its grid, the constants worth trying.
 
-    `kernel(a, b, c)` runs it on arrays, compiling it on first use; `kernel.specialize(...)` decides what ahead-of-time
-    compilation needs; `reference` is its meaning in NumPy, if its author gave one.
+    `kernel(a, b, c)` runs it on arrays, compiling it on first use; `kernel.specialize(...)` decides what
+    ahead-of-time compilation needs; `reference` is its meaning in NumPy, if its author gave one.
     """
 
     def __init__(
@@ -45,12 +45,17 @@ class Kernel:
         for candidate in self.tune:
             for name in candidate.keys() - known:
                 raise SignatureError(
-                    f"`tune` sets '{name}', which is not a constant of '{self.name}'", f"there are: {', '.join(sorted(known))}", (self.span,)
+                    f"`tune` sets '{name}', which is not a constant of '{self.name}'",
+                    f"there are: {', '.join(sorted(known))}",
+                    (self.span,),
                 )
-        if not callable(grid) and not (isinstance(grid, tuple) and all(isinstance(n, int) for n in grid) and 1 <= len(grid) <= 3):
+        if not callable(grid) and not (
+            isinstance(grid, tuple) and all(isinstance(n, int) for n in grid) and 1 <= len(grid) <= 3
+        ):
             raise GridError(
                 f"the grid of '{self.name}' is {grid!r}",
-                "give a function of dimensions and constants: grid=lambda N, BLOCK: (mc.cdiv(N, BLOCK),); or up to three numbers",
+                "give up to three numbers, or a function of dimensions and constants: "
+                "grid=lambda N, BLOCK: (mc.cdiv(N, BLOCK),)",
                 (self.span,),
             )
 
@@ -77,7 +82,8 @@ class Kernel:
     ) -> Specialization:
         """The choices for ahead-of-time compilation.
 
-        dims: dimensions to fix. arrays: optional arrays to compile with. tuned: an entry of `tune` instead of the first.
+        dims: dimensions to fix. arrays: optional arrays to compile with. tuned: an entry of `tune` instead of
+        the first.
         given: constants, compiler options (num_warps …) and element types. Raises ArgumentError.
         """
         try:
@@ -97,7 +103,7 @@ class Kernel:
         for name in wanted:
             if name not in known:
                 raise GridError(
-                    f"the grid of '{self.name}' asks for '{name}', which is neither a dimension nor a constant",
+                    f"the grid of '{self.name}' asks for '{name}', neither a dimension nor a constant",
                     f"there are: {', '.join(known)}",
                     (self.span,),
                 )
@@ -106,10 +112,20 @@ class Kernel:
         except MosaicError:
             raise
         except Exception as error:
-            raise GridError(f"the grid of '{self.name}' cannot be computed: {error}", "use + - * // %, mc.cdiv, min and max of numbers", (self.span,)) from None
+            raise GridError(
+                f"the grid of '{self.name}' cannot be computed: {error}",
+                "use + - * // %, mc.cdiv, min and max of numbers",
+                (self.span,),
+            ) from None
         items = result if isinstance(result, tuple) else (result,)
-        if not 1 <= len(items) <= 3 or not all(isinstance(i, int | Symbol) and not isinstance(i, bool) for i in items):
-            raise GridError(f"the grid of '{self.name}' is {result!r}", "return a tuple of one to three whole numbers", (self.span,))
+        if not 1 <= len(items) <= 3 or not all(
+            isinstance(i, int | Symbol) and not isinstance(i, bool) for i in items
+        ):
+            raise GridError(
+                f"the grid of '{self.name}' is {result!r}",
+                "return a tuple of one to three whole numbers",
+                (self.span,),
+            )
         return tuple(map(str, items))
 
 
@@ -122,12 +138,16 @@ def kernel(
 ) -> Any:
     """Marks a function as a kernel.
 
-    grid: the number of programs, as up to three numbers or a function of dimension names and constants (and `num_sms`).
+    grid: the number of programs, as up to three numbers or a function of dimension names and constants (and
+    `num_sms`).
     tune: constants and compiler options worth trying, best first; the first entry is the default.
-    reference: the kernel's meaning in NumPy: takes the inputs by name, returns the outputs in the order of the signature.
+    reference: the kernel's meaning in NumPy: takes the inputs by name, returns the outputs in the order of
+    the signature.
     """
     if function is not None:
         if not isinstance(function, FunctionType):
-            raise SignatureError(f"@mc.kernel marks functions, not {function!r}", "write @mc.kernel(grid=…) above a def")
+            raise SignatureError(
+                f"@mc.kernel marks functions, not {function!r}", "write @mc.kernel(grid=…) above a def"
+            )
         return Kernel(function, grid, tune, reference)
     return lambda fn: kernel(fn, grid=grid, tune=tune, reference=reference)

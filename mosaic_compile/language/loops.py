@@ -52,16 +52,19 @@ def range_(
 ) -> Range:
     """Python's range as a loop on the device; the bounds may be known at launch only, the step is positive.
 
-    num_stages: how many iterations' loads are in flight. unroll: copies of the body. flatten: merge with the loop inside it,
-    so that the pipeline does not drain between tiles. warp_specialize: loads and computation in warps of their own.
-    The last three are for GPUs, and targets without them ignore them.
+    num_stages: how many iterations' loads are in flight. unroll: copies of the body. flatten: merge with the
+    loop inside it, so that the pipeline does not drain between tiles. warp_specialize: loads and computation
+    in warps of their own. The last three are for GPUs, and targets without them ignore them.
     """
     if stop is None:
         start, stop = 0, start
     for value, what in ((start, "range's start"), (stop, "range's stop"), (step, "range's step")):
         require_index(value, what)
     if not isinstance(step, Tile) and step <= 0:
-        raise ShapeError(f"a loop's step is positive, not {step}", "count up, and compute the falling index inside: n - 1 - i")
+        raise ShapeError(
+            f"a loop's step is positive, not {step}",
+            "count up, and compute the falling index inside: n - 1 - i",
+        )
     for value, what in ((num_stages, "num_stages"), (unroll, "unroll")):
         if value is not None and require_constant(value, int, f"range's {what}") < 1:
             raise OperandError(f"range's {what} is at least 1, not {value}", "leave it out for the default")
@@ -73,7 +76,8 @@ def static_range(start: Any, stop: Any = None, step: Any = 1) -> builtins.range:
     for value in (start, stop, step):
         if isinstance(value, Tile):
             raise NotConstantError(
-                f"mc.static_range takes compile-time numbers, not a value of type {value!r}", "use range(…) for a loop on the device"
+                f"mc.static_range takes compile-time numbers, not a value of type {value!r}",
+                "use range(…) for a loop on the device",
             )
     return builtins.range(start, stop, step) if stop is not None else builtins.range(start)
 

@@ -1,4 +1,4 @@
-"""cdiv, minimum and maximum: on tiles in a kernel, on plain numbers anywhere, on dimension names in a grid."""
+"""cdiv, minimum and maximum: on tiles in a kernel, on plain numbers anywhere, on dimensions in a grid."""
 
 from __future__ import annotations
 

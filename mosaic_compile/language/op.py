@@ -1,7 +1,8 @@
 """What a DSL operation is, and the checks that operations share.
 
-An operation lives in one place, a function under language/ops: its signature and docstring are what users read, its body is
-the type rule and the IR, and `reference` is its meaning in NumPy (what tests, and later the interpreter, compare with).
+An operation lives in one place, a function under language/ops: its signature and docstring are what users
+read, its body is the type rule and the IR, and `reference` is its meaning in NumPy (what tests, and later the
+interpreter, compare with).
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mosaic_compile.errors import ElementTypeError, MixedTypesError, NotConstantError, OperandError, OutsideKernelError, ShapeError
+from mosaic_compile.errors import (
+    ElementTypeError,
+    MixedTypesError,
+    NotConstantError,
+    OperandError,
+    OutsideKernelError,
+    ShapeError,
+)
 from mosaic_compile.mlir import arith, ir
 
 from .arrays import ArraySpec
@@ -44,7 +52,9 @@ def op(reference: Callable[..., Any] | None = None) -> Callable[[F], F]:
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             if not is_tracing():
-                raise OutsideKernelError(f"mc.{name} works only inside a kernel", "put the call into a function marked @mc.kernel")
+                raise OutsideKernelError(
+                    f"mc.{name} works only inside a kernel", "put the call into a function marked @mc.kernel"
+                )
             return function(*args, **kwargs)
 
         call.__mosaic_op__ = True  # type: ignore[attr-defined]
@@ -84,10 +94,16 @@ def number_attribute(value: bool | int | float, dtype: DType) -> ir.Attribute:
     if dtype is bool_:
         return ir.BoolAttr.get(bool(value))
     if isinstance(value, float) and not value.is_integer():
-        raise MixedTypesError(f"{value} is not a whole number, but {dtype} holds whole numbers", f"convert the tile first: x.to(mc.{f32})")
+        raise MixedTypesError(
+            f"{value} is not a whole number, but {dtype} holds whole numbers",
+            f"convert the tile first: x.to(mc.{f32})",
+        )
     value = int(value)
     if not dtype.min <= value <= dtype.max:
-        raise MixedTypesError(f"{value} does not fit into {dtype} ({dtype.min} to {dtype.max})", "use a wider element type: x.to(mc.i64)")
+        raise MixedTypesError(
+            f"{value} does not fit into {dtype} ({dtype.min} to {dtype.max})",
+            "use a wider element type: x.to(mc.i64)",
+        )
     # Attributes hold the bit pattern as a signed number.
     if dtype.kind == "uint" and value > dtype.max >> 1:
         value -= dtype.max + 1
@@ -95,7 +111,11 @@ def number_attribute(value: bool | int | float, dtype: DType) -> ir.Attribute:
 
 
 def _splat(attribute: ir.Attribute, type_: ir.Type) -> ir.Attribute:
-    return ir.DenseElementsAttr.get_splat(type_, attribute) if isinstance(type_, ir.RankedTensorType) else attribute
+    return (
+        ir.DenseElementsAttr.get_splat(type_, attribute)
+        if isinstance(type_, ir.RankedTensorType)
+        else attribute
+    )
 
 
 # Checks on arguments.
@@ -121,16 +141,24 @@ def require_tile(value: Any, what: str) -> Tile:
     if isinstance(value, Tile):
         return value
     if isinstance(value, Array):
-        raise OperandError(f"{what} takes a tile, but {value!r} is an array in memory", f"load a block: mc.load({value.name}, index, shape)")
+        raise OperandError(
+            f"{what} takes a tile, but {value!r} is an array in memory",
+            f"load a block: mc.load({value.name}, index, shape)",
+        )
     if is_number(value):
-        raise OperandError(f"{what} takes a tile, not the number {value!r}", f"give it an element type: mc.f32({value!r})")
+        raise OperandError(
+            f"{what} takes a tile, not the number {value!r}", f"give it an element type: mc.f32({value!r})"
+        )
     raise OperandError(f"{what} takes a tile, not {kind_of(value)}", "pass a tile or a scalar")
 
 
 def require_array(value: Any, what: str) -> Array:
     if isinstance(value, Array):
         return value
-    raise OperandError(f"{what} takes one of the kernel's arrays, not {kind_of(value)}", "pass an array parameter, or a view of one such as a[i]")
+    raise OperandError(
+        f"{what} takes one of the kernel's arrays, not {kind_of(value)}",
+        "pass an array parameter, or a view of one such as a[i]",
+    )
 
 
 def require_float(x: Tile, what: str) -> Tile:
@@ -143,7 +171,9 @@ def require_arithmetic(x: Tile, what: str) -> Tile:
     """A type that can be computed with: fp8 and i4 only store, load, convert (and multiply, in mc.dot)."""
     if x.dtype.is_fp8 or x.dtype.bits == 4:
         wider = "f32" if x.dtype.is_fp8 else "i8"
-        raise ElementTypeError(f"{x.dtype} is a storage type: {what} cannot compute in it", f"convert it first: x.to(mc.{wider})")
+        raise ElementTypeError(
+            f"{x.dtype} is a storage type: {what} cannot compute in it", f"convert it first: x.to(mc.{wider})"
+        )
     return x
 
 
@@ -169,21 +199,32 @@ def require_shape(shape: Any, what: str) -> tuple[int, ...]:
         if isinstance(item, Tile):
             raise NotConstantError(
                 f"{what} takes sizes that are known at compile time, not a value of type {item!r}",
-                "make it a constant parameter (BM: mc.Const = 128); loads and stores are clipped at the array's edges",
+                "make it a constant parameter (BM: mc.Const = 128); "
+                "loads and stores are clipped at the array's edges",
             )
         if isinstance(item, bool) or not isinstance(item, int | np.integer):
-            raise ShapeError(f"{what} takes whole numbers, not {kind_of(item)}", "write a shape such as (128, 64)")
+            raise ShapeError(
+                f"{what} takes whole numbers, not {kind_of(item)}", "write a shape such as (128, 64)"
+            )
         if item <= 0:
-            raise ShapeError(f"{what} takes positive sizes, not {item}", "a tile has at least one element in each dimension")
+            raise ShapeError(
+                f"{what} takes positive sizes, not {item}",
+                "a tile has at least one element in each dimension",
+            )
     return tuple(int(item) for item in items)
 
 
 def require_constant(value: Any, types: type | tuple[type, ...], what: str) -> Any:
     """A compile-time value of the given Python type."""
     if isinstance(value, Tile):
-        raise NotConstantError(f"{what} must be known at compile time, not a value of type {value!r}", "make it a mc.Const parameter")
+        raise NotConstantError(
+            f"{what} must be known at compile time, not a value of type {value!r}",
+            "make it a mc.Const parameter",
+        )
     if not isinstance(value, types):
-        raise OperandError(f"{what} cannot be {kind_of(value)}", "pass a compile-time constant of the right kind")
+        raise OperandError(
+            f"{what} cannot be {kind_of(value)}", "pass a compile-time constant of the right kind"
+        )
     return value
 
 
@@ -191,16 +232,25 @@ def require_axis(axis: Any, ndim: int, what: str) -> int:
     """An axis as a number from 0, negative ones counted from the end."""
     axis = require_constant(axis, int, f"{what}'s axis")
     if not -ndim <= axis < ndim:
-        raise ShapeError(f"{what}'s axis {axis} is outside a tile of {ndim} dimension{'s' * (ndim != 1)}", f"use {-ndim} to {ndim - 1}")
+        raise ShapeError(
+            f"{what}'s axis {axis} is outside a tile of {ndim} dimension{'s' * (ndim != 1)}",
+            f"use {-ndim} to {ndim - 1}",
+        )
     return axis % ndim
 
 
 def require_index(value: Any, what: str) -> Tile | int:
     """A scalar i32, or a number."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer | Tile):
-        raise OperandError(f"{what} is an i32 scalar or a whole number, not {kind_of(value)}", "use mc.program_id, a loop variable or arithmetic on them")
+        raise OperandError(
+            f"{what} is an i32 scalar or a whole number, not {kind_of(value)}",
+            "use mc.program_id, a loop variable or arithmetic on them",
+        )
     if isinstance(value, Tile) and value.shape:
-        raise OperandError(f"{what} is a scalar, not a tile of type {value!r}", "use mc.gather for an index of its own for each element")
+        raise OperandError(
+            f"{what} is a scalar, not a tile of type {value!r}",
+            "use mc.gather for an index of its own for each element",
+        )
     if isinstance(value, Tile) and value.dtype is not i32:
         raise MixedTypesError(f"{what} is of type i32, not {value!r}", "convert it: index.to(mc.i32)")
     return value
@@ -211,7 +261,7 @@ def i32_value(value: Tile | int) -> ir.Value:
 
 
 def default_dtype(value: bool | int | float) -> DType:
-    """The element type of a bare number where nothing else decides: bool, i32 (i64 if it does not fit), f32."""
+    """The element type of a bare number where nothing else decides: bool, i32 (or i64), f32."""
     if isinstance(value, bool | np.bool_):
         return bool_
     if isinstance(value, int | np.integer):
@@ -269,7 +319,13 @@ def _number_like(what: str, number: Any, tile: Tile) -> Tile:
     if isinstance(number, bool) and tile.dtype is not bool_:
         number = int(number)
     if not isinstance(number, bool) and tile.dtype is bool_:
-        raise MixedTypesError(f"{what} has mixed element types: bool and the number {number!r}", "convert the truth values: x.to(mc.i32)")
+        raise MixedTypesError(
+            f"{what} has mixed element types: bool and the number {number!r}",
+            "convert the truth values: x.to(mc.i32)",
+        )
     if isinstance(number, float) and tile.dtype.is_integer:
-        raise MixedTypesError(f"{what} has mixed element types: {tile!r} and the number {number!r}", "convert the tile: .to(mc.f32)")
+        raise MixedTypesError(
+            f"{what} has mixed element types: {tile!r} and the number {number!r}",
+            "convert the tile: .to(mc.f32)",
+        )
     return constant(number, tile.dtype)

@@ -1,4 +1,5 @@
-"""What is decided about a kernel before it is compiled: element types, fixed dimensions, memory layouts, constants."""
+"""What is decided about a kernel before it is compiled: element types, fixed dimensions, memory layouts,
+constants."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ ALIGNMENT = 16  # bytes: what vector loads and TMA need of pointers and rows
 
 @dataclass(frozen=True)
 class Layout:
-    """How an array argument lies in memory: strides in elements (None: known at launch), what they and the pointer are multiples of."""
+    """How an array argument lies in memory: strides in elements (None: known at launch), what they and the
+    pointer are multiples of."""
 
     strides: tuple[int | None, ...]
     stride_multiples: tuple[int, ...]
@@ -61,7 +63,8 @@ class Specialization:
 def row_major(sizes: tuple[int | None, ...], dtype: DType) -> Layout:
     """Row-major: elements of a row are neighbours, rows start at multiples of 16 bytes.
 
-    Where the inner dimensions are fixed the strides are their products (no gaps), elsewhere they come at launch.
+    Where the inner dimensions are fixed the strides are their products (no gaps), elsewhere they come at
+    launch.
     """
     strides: list[int | None] = []
     for axis in range(len(sizes)):
@@ -74,7 +77,9 @@ def row_major(sizes: tuple[int | None, ...], dtype: DType) -> Layout:
     return Layout(tuple(strides), tuple(row if s is None else s for s in strides))
 
 
-def resolve_constants(signature: Signature, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, int | None]]:
+def resolve_constants(
+    signature: Signature, defaults: Mapping[str, Any], given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, int | None]]:
     """The kernel's constants and the compiler's options: what is given over the defaults."""
     names = {c.name for c in signature.constants}
     for name in given:
@@ -84,7 +89,10 @@ def resolve_constants(signature: Signature, defaults: Mapping[str, Any], given: 
     merged = {**{c.name: c.default for c in signature.constants}, **defaults, **given}
     for name in names:
         if merged[name] is inspect.Parameter.empty:
-            raise ArgumentError(f"the constant '{name}' has no value", f"give it one: --set {name}=64, {name}=64 in the call, or a default in the signature")
+            raise ArgumentError(
+                f"the constant '{name}' has no value",
+                f"give it one: --set {name}=64, {name}=64 in the call, or a default in the signature",
+            )
     options: dict[str, int | None] = {}
     for name in OPTIONS:
         value = merged.get(name)
@@ -102,7 +110,9 @@ def resolve_dtypes(signature: Signature, given: Mapping[str, Any]) -> dict[str, 
         dtype = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
         if dtype not in variable.choices:
             listed = ", ".join(map(str, variable.choices))
-            raise ArgumentError(f"the element type {variable.name} cannot be {dtype}", f"the kernel takes {listed}")
+            raise ArgumentError(
+                f"the element type {variable.name} cannot be {dtype}", f"the kernel takes {listed}"
+            )
         result[variable.name] = dtype
     return result
 
@@ -115,24 +125,37 @@ def ahead_of_time(
     dims: Mapping[str, int] | None = None,
     arrays: frozenset[str] = frozenset(),
 ) -> Specialization:
-    """The choices when no arguments are at hand: row-major arrays, dimensions known at launch unless `dims` fixes them.
+    """The choices when no arguments are at hand: row-major arrays, dimensions known at launch unless `dims`
+    fixes them.
 
-    given: constants, compiler options and element types (by type variable). arrays: the optional arrays to compile with.
+    given: constants, compiler options and element types (by type variable). arrays: the optional arrays to
+    compile with.
     """
     given, dims = dict(given or {}), dict(dims or {})
     variables = {v.name for v in signature.dtype_vars}
     dtypes = resolve_dtypes(signature, {k: v for k, v in given.items() if k in variables})
-    constants, options = resolve_constants(signature, defaults, {k: v for k, v in given.items() if k not in variables})
+    constants, options = resolve_constants(
+        signature, defaults, {k: v for k, v in given.items() if k not in variables}
+    )
     for name, size in dims.items():
         if name not in signature.dims:
-            raise ArgumentError(f"the kernel has no dimension '{name}'", f"its dimensions are: {', '.join(signature.dims)}")
+            raise ArgumentError(
+                f"the kernel has no dimension '{name}'", f"its dimensions are: {', '.join(signature.dims)}"
+            )
         if size < 0 or size >= 2**31:
-            raise ArgumentError(f"the dimension {name} cannot be {size}", "a dimension is between 0 and 2147483647")
+            raise ArgumentError(
+                f"the dimension {name} cannot be {size}", "a dimension is between 0 and 2147483647"
+            )
     optional = {p.name for p in signature.arrays if p.spec.optional}
     for name in arrays - optional:
-        raise ArgumentError(f"the kernel has no optional array '{name}'", f"there are: {', '.join(sorted(optional)) or 'none'}")
+        raise ArgumentError(
+            f"the kernel has no optional array '{name}'",
+            f"there are: {', '.join(sorted(optional)) or 'none'}",
+        )
     spec = Specialization(dtypes, dims, {}, {}, constants, options)
     layouts = {
-        p.name: row_major(spec.sizes_of(p), spec.dtype_of(p)) for p in signature.arrays if not p.spec.optional or p.name in arrays
+        p.name: row_major(spec.sizes_of(p), spec.dtype_of(p))
+        for p in signature.arrays
+        if not p.spec.optional or p.name in arrays
     }
     return Specialization(dtypes, dims, {}, layouts, constants, options)

@@ -1,7 +1,8 @@
 """Expressions over dimension names: what a kernel's grid is before the arrays are known.
 
-`grid=lambda M, N, BM, BN: (mc.cdiv(M, BM), mc.cdiv(N, BN))` is called with `Symbol`s for the dimensions and numbers for the
-constants; the result prints as "cdiv(M, 128)", which `evaluate` computes when the dimensions are known.
+`grid=lambda M, N, BM, BN: (mc.cdiv(M, BM), mc.cdiv(N, BN))` is called with `Symbol`s for the dimensions and
+numbers for the constants; the result prints as "cdiv(M, 128)", which `evaluate` computes when the dimensions
+are known.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ class Symbol:
         return self.text
 
     def __bool__(self) -> bool:
-        raise TypeError(f"the grid cannot branch on '{self.text}', which is known at launch only; use mc.minimum, mc.maximum or mc.cdiv")
+        raise TypeError(
+            f"the grid cannot branch on '{self.text}', which is known at launch only; "
+            "use mc.minimum, mc.maximum or mc.cdiv"
+        )
 
     def _binary(self, symbol: str, other: Any, swapped: bool = False) -> Symbol:
         if isinstance(other, bool) or not isinstance(other, int | Symbol):

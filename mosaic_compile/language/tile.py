@@ -1,4 +1,5 @@
-"""The values that a kernel computes with while it is traced: tiles (scalars are tiles without dimensions) and array views."""
+"""The values that a kernel computes with while it is traced: tiles (scalars are tiles without dimensions) and
+array views."""
 
 from __future__ import annotations
 
@@ -52,13 +53,19 @@ class Tile:
         return _ops().bitcast(self, dtype)
 
     def reshape(self, *shape: Any) -> Tile:
-        return _ops().reshape(self, shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape)
+        return _ops().reshape(
+            self, shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+        )
 
     def permute(self, *order: Any) -> Tile:
-        return _ops().permute(self, order[0] if len(order) == 1 and isinstance(order[0], tuple | list) else order)
+        return _ops().permute(
+            self, order[0] if len(order) == 1 and isinstance(order[0], tuple | list) else order
+        )
 
     def broadcast_to(self, *shape: Any) -> Tile:
-        return _ops().broadcast_to(self, shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape)
+        return _ops().broadcast_to(
+            self, shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+        )
 
     def sum(self, axis: int | None = None, *, keepdims: bool = False) -> Tile:
         return _ops().sum(self, axis, keepdims=keepdims)
@@ -73,12 +80,13 @@ class Tile:
         return _ops().mean(self, axis, keepdims=keepdims)
 
     def __getitem__(self, index: Any) -> Tile:
-        """`x[:, None]` adds dimensions; picking elements is what mc.gather, mc.split and reductions are for."""
+        """`x[:, None]` adds dimensions; picking elements is what mc.gather, mc.split and reductions are
+        for."""
         items = index if isinstance(index, tuple) else (index,)
         if not all(item is None or item == slice(None) for item in items):
             raise OperandError(
                 "a tile cannot be indexed by position: its elements live in different threads",
-                "x[:, None] adds a dimension; to pick elements use mc.split, mc.where with a reduction, or load them",
+                "x[:, None] adds a dimension; to pick elements use mc.split, or mc.where and a reduction",
             )
         given = sum(item is not None for item in items)
         if given > self.ndim:
@@ -90,19 +98,25 @@ class Tile:
     def __bool__(self) -> bool:
         raise NotConstantError(
             f"a value of type {self!r} is not known at compile time, so Python cannot branch on it",
-            "use `if`/`while` on a scalar in the kernel itself, mc.where on tiles, and & | ~ instead of and, or, not",
+            "use `if` and `while` on scalars in the kernel itself, mc.where on tiles, and & | ~ instead of and, or, not",
         )
 
     def __int__(self) -> int:
-        raise NotConstantError(f"a value of type {self!r} is not known at compile time", "convert it in the kernel: x.to(mc.i32)")
+        raise NotConstantError(
+            f"a value of type {self!r} is not known at compile time", "convert it in the kernel: x.to(mc.i32)"
+        )
 
     def __float__(self) -> float:
-        raise NotConstantError(f"a value of type {self!r} is not known at compile time", "convert it in the kernel: x.to(mc.f32)")
+        raise NotConstantError(
+            f"a value of type {self!r} is not known at compile time", "convert it in the kernel: x.to(mc.f32)"
+        )
 
     __index__ = __int__
 
     def __iter__(self) -> Any:
-        raise OperandError("a tile cannot be iterated over", "work on the whole tile, or reduce it along an axis")
+        raise OperandError(
+            "a tile cannot be iterated over", "work on the whole tile, or reduce it along an axis"
+        )
 
     def __add__(self, other: Any) -> Tile:
         return _ops().add(self, other)
@@ -214,7 +228,8 @@ class Tile:
 class Array:
     """A view of a kernel's array argument.
 
-    `axes` are the argument's dimensions that the view still has, in the view's order; the others are fixed at `point`.
+    `axes` are the argument's dimensions that the view still has, in the view's order; the others are fixed at
+    `point`.
     """
 
     value: ir.Value
@@ -244,7 +259,10 @@ class Array:
     def permute(self, *order: int) -> Array:
         """The view with its dimensions in another order; no data moves."""
         if sorted(order) != list(range(self.ndim)):
-            raise ShapeError(f"{order} is not an order of the {self.ndim} dimensions of {self!r}", "name each dimension once")
+            raise ShapeError(
+                f"{order} is not an order of the {self.ndim} dimensions of {self!r}",
+                "name each dimension once",
+            )
         return replace(self, axes=tuple(self.axes[d] for d in order))
 
     def __getitem__(self, index: Any) -> Array:
@@ -257,7 +275,10 @@ class Array:
             )
         for item in items:
             if isinstance(item, slice) or item is None or item is Ellipsis:
-                raise OperandError("an array view is not sliced", "give the block to mc.load: mc.load(a, (m, n), (BM, BN), offset=…)")
+                raise OperandError(
+                    "an array view is not sliced",
+                    "give the block to mc.load: mc.load(a, (m, n), (BM, BN), offset=…)",
+                )
             _ops().require_index(item, "an array index")
         point = (*self.point, *zip(self.axes, items))
         return replace(self, axes=self.axes[len(items) :], point=point)
@@ -267,11 +288,17 @@ class Array:
 
     def __bool__(self) -> bool:
         raise NotConstantError(
-            f"{self!r} has no truth value", f"to ask whether an optional array was given, write `{self.name} is not None`"
+            f"{self!r} has no truth value",
+            f"to ask whether an optional array was given, write `{self.name} is not None`",
         )
 
     def _no_arithmetic(self, *_: Any) -> Any:
-        raise OperandError(f"{self!r} is an array in memory, not a tile", f"load a block first: mc.load({self.name}, index, shape)")
+        raise OperandError(
+            f"{self!r} is an array in memory, not a tile",
+            f"load a block first: mc.load({self.name}, index, shape)",
+        )
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _no_arithmetic
-    __matmul__ = __neg__ = __lt__ = __gt__ = __le__ = __ge__ = __pow__ = __mod__ = __floordiv__ = _no_arithmetic
+    __matmul__ = __neg__ = __lt__ = __gt__ = __le__ = __ge__ = __pow__ = __mod__ = __floordiv__ = (
+        _no_arithmetic
+    )

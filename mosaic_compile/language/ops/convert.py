@@ -25,9 +25,9 @@ def _reference(x: Any, dtype: DType) -> Any:
 def convert(x: Any, dtype: DType) -> Tile:
     """x with another element type; also written x.to(dtype).
 
-    To a narrower float: to nearest, ties to even; beyond the largest value f16, bf16 and f8e5m2 give infinity and f8e4m3
-    (which has none) NaN. Float to integer: toward zero; out of range is undefined. Integer to integer: the low bits.
-    Anything to bool: whether it is not zero.
+    To a narrower float: to nearest, ties to even; beyond the largest value f16, bf16 and f8e5m2 give infinity
+    and f8e4m3 (which has none) NaN. Float to integer: toward zero; out of range is undefined. Integer to
+    integer: the low bits. Anything to bool: whether it is not zero.
     """
     x = require_tile(x, ".to()")
     if not isinstance(dtype, DType):
@@ -59,7 +59,9 @@ def convert(x: Any, dtype: DType) -> Tile:
         if source.is_fp8:
             return convert(convert(x, f32), dtype)
         if dtype.bits == 4:
-            raise ElementTypeError(f"no direct conversion from {source} to i4", "go through i8: x.to(mc.i8).to(mc.i4)")
+            raise ElementTypeError(
+                f"no direct conversion from {source} to i4", "go through i8: x.to(mc.i8).to(mc.i4)"
+            )
         if dtype.bits < 32:
             # Through i32, so that what does not fit wraps as it does for integers, on every machine alike.
             return convert(convert(x, i32), dtype)
@@ -83,7 +85,10 @@ def bitcast(x: Any, dtype: DType) -> Tile:
     x = require_tile(x, "mc.bitcast")
     dtype = require_constant(dtype, DType, "mc.bitcast's element type")
     if x.dtype.bits != dtype.bits or bool_ in (x.dtype, dtype):
-        raise ElementTypeError(f"mc.bitcast keeps the width: {x.dtype} has {x.dtype.bits} bits, {dtype} has {dtype.bits}", "convert instead: x.to(…)")
+        raise ElementTypeError(
+            f"mc.bitcast keeps the width: {x.dtype} has {x.dtype.bits} bits, {dtype} has {dtype.bits}",
+            "convert instead: x.to(…)",
+        )
     if x.dtype.mlir == dtype.mlir:
         return Tile(x.value, dtype, x.shape)
     return Tile(arith.bitcast(ir_type(dtype, x.shape), x.value), dtype, x.shape)

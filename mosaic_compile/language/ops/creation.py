@@ -10,7 +10,7 @@ from mosaic_compile.dialects.tile import IotaOp
 from mosaic_compile.errors import MixedTypesError, OperandError
 
 from ..dtypes import DType, bool_, i32
-from ..op import broadcast, constant, is_number, ir_type, op, require_constant, require_shape
+from ..op import broadcast, constant, ir_type, is_number, op, require_constant, require_shape
 from ..tile import Tile
 
 
@@ -21,12 +21,19 @@ def full(shape: Any, value: Any, dtype: DType) -> Tile:
     dtype = require_constant(dtype, DType, "mc.full's element type")
     if isinstance(value, Tile):
         if value.shape:
-            raise OperandError(f"mc.full takes a number or a scalar, not a tile of type {value!r}", "use mc.broadcast_to for tiles")
+            raise OperandError(
+                f"mc.full takes a number or a scalar, not a tile of type {value!r}",
+                "use mc.broadcast_to for tiles",
+            )
         if value.dtype is not dtype:
-            raise MixedTypesError(f"mc.full makes {dtype}, but the value is {value!r}", f"convert it: value.to(mc.{dtype})")
+            raise MixedTypesError(
+                f"mc.full makes {dtype}, but the value is {value!r}", f"convert it: value.to(mc.{dtype})"
+            )
         return broadcast(value, shape)
     if not is_number(value):
-        raise OperandError(f"mc.full takes a number or a scalar, not {type(value).__name__} {value!r}", "pass a number")
+        raise OperandError(
+            f"mc.full takes a number or a scalar, not {type(value).__name__} {value!r}", "pass a number"
+        )
     return constant(value, dtype, shape)
 
 
@@ -49,7 +56,9 @@ def iota(size: Any) -> Tile:
     """0, 1, …, size - 1 as an i32 tile of one dimension."""
     shape = require_shape(size, "mc.iota")
     if len(shape) != 1:
-        raise OperandError(f"mc.iota takes one size, not {shape}", "add dimensions after: mc.iota(64)[:, None]")
+        raise OperandError(
+            f"mc.iota takes one size, not {shape}", "add dimensions after: mc.iota(64)[:, None]"
+        )
     return Tile(IotaOp(ir_type(i32, shape)).result, i32, shape)
 
 

@@ -45,7 +45,10 @@ def _arithmetic(what: str, a: Any, b: Any) -> tuple[Tile, Tile]:
     """Two operands of one numeric type."""
     a, b = meet(what, a, b)
     if a.dtype is bool_:
-        raise ElementTypeError(f"{what} does not compute with truth values (bool)", "convert them: x.to(mc.i32); or combine them with & | ^ ~")
+        raise ElementTypeError(
+            f"{what} does not compute with truth values (bool)",
+            "convert them: x.to(mc.i32); or combine them with & | ^ ~",
+        )
     return require_arithmetic(a, what), b
 
 
@@ -78,7 +81,10 @@ def divide(a: Any, b: Any) -> Tile:
     """a / b for floating-point tiles; a GPU may be off by 2 units in the last place (f32)."""
     a, b = _arithmetic("'/'", a, b)
     if not a.dtype.is_float:
-        raise ElementTypeError(f"'/' divides floating-point tiles, not {a!r}", "use // for whole numbers, or convert: x.to(mc.f32)")
+        raise ElementTypeError(
+            f"'/' divides floating-point tiles, not {a!r}",
+            "use // for whole numbers, or convert: x.to(mc.f32)",
+        )
     return Tile(arith.divf(a.value, b.value), a.dtype, a.shape)
 
 
@@ -107,7 +113,8 @@ def remainder(a: Any, b: Any) -> Tile:
 
 @op(reference=lambda a, b: -(-a // b))
 def cdiv(a: Any, b: Any) -> Any:
-    """a / b rounded up, for whole numbers: the number of tiles of size b that cover a. Also for plain numbers and grids."""
+    """a / b rounded up, for whole numbers: the number of tiles of size b that cover a. Also for plain numbers
+    and grids."""
     a, b = _integers("mc.cdiv", a, b)
     divide_ = arith.ceildivui if a.dtype.kind == "uint" else arith.ceildivsi
     return Tile(divide_(a.value, b.value), a.dtype, a.shape)
@@ -115,9 +122,17 @@ def cdiv(a: Any, b: Any) -> Any:
 
 @op(reference=np.power)
 def power(a: Any, b: Any) -> Tile:
-    """a ** b for a whole, non-negative compile-time b (by repeated squaring), or 0.5 and -0.5; otherwise write exp2(b * log2(a))."""
-    if isinstance(b, Tile) or not is_number(b) or not (b in (0.5, -0.5) or (float(b).is_integer() and b >= 0)):
-        raise OperandError(f"'**' takes a compile-time exponent such as 2 or 0.5, not {b!r}", "write mc.exp2(b * mc.log2(a)) for others")
+    """a ** b for a whole, non-negative compile-time b (by repeated squaring), or 0.5 and -0.5; otherwise
+    write exp2(b * log2(a))."""
+    if (
+        isinstance(b, Tile)
+        or not is_number(b)
+        or not (b in (0.5, -0.5) or (float(b).is_integer() and b >= 0))
+    ):
+        raise OperandError(
+            f"'**' takes a compile-time exponent such as 2 or 0.5, not {b!r}",
+            "write mc.exp2(b * mc.log2(a)) for others",
+        )
     a = require_arithmetic(require_tile(a, "'**'"), "'**'")
     if b == 0.5:
         return sqrt(a)
@@ -275,7 +290,9 @@ def where(condition: Any, a: Any, b: Any) -> Tile:
 def _bitwise(symbol: str, a: Any, b: Any, function: Callable[[ir.Value, ir.Value], ir.Value]) -> Tile:
     a, b = meet(f"'{symbol}'", a, b)
     if a.dtype.is_float:
-        raise ElementTypeError(f"'{symbol}' works on integers and truth values, not {a!r}", "compare or convert the tile first")
+        raise ElementTypeError(
+            f"'{symbol}' works on integers and truth values, not {a!r}", "compare or convert the tile first"
+        )
     require_arithmetic(a, f"'{symbol}'")
     return Tile(function(a.value, b.value), a.dtype, a.shape)
 
@@ -304,7 +321,9 @@ def bitwise_not(x: Any) -> Tile:
     x = require_tile(x, "'~'")
     all_ones = True if x.dtype is bool_ else (x.dtype.max if x.dtype.kind == "uint" else -1)
     if x.dtype.is_float:
-        raise ElementTypeError(f"'~' works on integers and truth values, not {x!r}", "compare or convert the tile first")
+        raise ElementTypeError(
+            f"'~' works on integers and truth values, not {x!r}", "compare or convert the tile first"
+        )
     return _bitwise("^", x, constant(all_ones, x.dtype), arith.xori)
 
 
@@ -411,15 +430,17 @@ def as_dtype(value: Any, dtype: Any) -> Any:
     if isinstance(value, Tile):
         return convert(value, dtype)
     if not is_number(value):
-        raise OperandError(f"mc.{dtype}(…) takes a number or a tile, not {type(value).__name__} {value!r}", "pass a number")
+        raise OperandError(
+            f"mc.{dtype}(…) takes a number or a tile, not {type(value).__name__} {value!r}", "pass a number"
+        )
     if dtype is bool_ and not isinstance(value, bool | np.bool_):
         raise MixedTypesError(f"mc.bool_ takes True or False, not {value!r}", "compare instead: x != 0")
     return constant(value, dtype)
 
 
 __all__ = [
-    "abs", "add", "as_dtype", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "cdiv", "ceil", "clamp", "cos", "divide",
-    "equal", "erf", "exp", "exp2", "floor", "floor_divide", "fma", "greater", "greater_equal", "less", "less_equal", "log", "log2",
-    "maximum", "minimum", "multiply", "negate", "not_equal", "power", "remainder", "rsqrt", "shift_left", "shift_right", "sigmoid",
-    "sin", "sqrt", "subtract", "tanh", "where",
+    "abs", "add", "as_dtype", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "cdiv", "ceil", "clamp",
+    "cos", "divide", "equal", "erf", "exp", "exp2", "floor", "floor_divide", "fma", "greater", "greater_equal",
+    "less", "less_equal", "log", "log2", "maximum", "minimum", "multiply", "negate", "not_equal", "power",
+    "remainder", "rsqrt", "shift_left", "shift_right", "sigmoid", "sin", "sqrt", "subtract", "tanh", "where",
 ]  # fmt: skip

@@ -35,23 +35,32 @@ def _reference(a: Any, b: Any, acc: Any = None, **_: Any) -> Any:
 
 @op(reference=_reference)
 def dot(a: Any, b: Any, acc: Any = None, *, precision: str = "ieee", dtype: DType | None = None) -> Tile:
-    """acc + a @ b for tiles (M, K) and (K, N), or (B, M, K) and (B, K, N); a transposed operand is written b.T.
+    """acc + a @ b for tiles (M, K) and (K, N), or (B, M, K) and (B, K, N); a transposed operand is written
+    b.T.
 
     a, b: f64, f32, bf16, f16, f8e4m3, f8e5m2 (the two fp8 types mix), i8 or u8.
     acc: the accumulator's tile; without one, zeros of `dtype`, or of f32, f64 or i32 as the operands have it.
-    precision: for f32 operands "ieee" (full), "tf32" (operands rounded to 10 bits of mantissa) or "tf32x3" (three tf32
-    products that recover nearly all bits).
+    precision: for f32 operands "ieee" (full), "tf32" (operands rounded to 10 bits of mantissa) or "tf32x3"
+    (three tf32 products that recover nearly all bits).
     """
     a, b = require_tile(a, "mc.dot"), require_tile(b, "mc.dot")
     if a.dtype.name not in ACCUMULATORS:
-        raise ElementTypeError(f"mc.dot cannot multiply {a!r}", "convert to a matrix type, such as .to(mc.bf16) or .to(mc.i8)")
+        raise ElementTypeError(
+            f"mc.dot cannot multiply {a!r}", "convert to a matrix type, such as .to(mc.bf16) or .to(mc.i8)"
+        )
     if a.dtype is not b.dtype and not (a.dtype.is_fp8 and b.dtype.is_fp8):
-        raise MixedTypesError(f"mc.dot has mixed element types: {a!r} and {b!r}", f"convert one, for example the first: .to(mc.{b.dtype})")
+        raise MixedTypesError(
+            f"mc.dot has mixed element types: {a!r} and {b!r}",
+            f"convert one, for example the first: .to(mc.{b.dtype})",
+        )
     if a.ndim != b.ndim or a.ndim not in (2, 3):
-        raise ShapeError(f"mc.dot takes two matrices, or two batches of them, not {a!r} and {b!r}", "reshape to two dimensions")
+        raise ShapeError(
+            f"mc.dot takes two matrices, or two batches of them, not {a!r} and {b!r}",
+            "reshape to two dimensions",
+        )
     if a.shape[-1] != b.shape[-2] or a.shape[:-2] != b.shape[:-2]:
         raise ShapeError(
-            f"mc.dot cannot multiply {a!r} by {b!r}: the inner dimensions are {a.shape[-1]} and {b.shape[-2]}",
+            f"mc.dot cannot multiply {a!r} by {b!r}: {a.shape[-1]} columns meet {b.shape[-2]} rows",
             "the last dimension of the first must equal the second-to-last of the second; .T transposes",
         )
     if require_constant(precision, str, "mc.dot's precision") not in PRECISIONS:
@@ -65,10 +74,18 @@ def dot(a: Any, b: Any, acc: Any = None, *, precision: str = "ieee", dtype: DTyp
         acc = constant(0, require_constant(chosen, DType, "mc.dot's dtype"), shape)
     acc = require_tile(acc, "mc.dot's accumulator")
     if acc.dtype.name not in allowed:
-        raise ElementTypeError(f"mc.dot of {a.dtype} accumulates in {' or '.join(allowed)}, not {acc.dtype}", f"make acc with mc.zeros({shape}, mc.{allowed[0]})")
+        raise ElementTypeError(
+            f"mc.dot of {a.dtype} accumulates in {' or '.join(allowed)}, not {acc.dtype}",
+            f"make acc with mc.zeros({shape}, mc.{allowed[0]})",
+        )
     if acc.shape != shape:
-        raise ShapeError(f"mc.dot of {a!r} and {b!r} gives the shape {shape}, but the accumulator is {acc!r}", f"make acc with mc.zeros({shape}, …)")
-    result = DotOp(a.value, b.value, acc.value, ir.StringAttr.get(precision), ir_type(acc.dtype, shape)).result
+        raise ShapeError(
+            f"mc.dot of {a!r} and {b!r} gives the shape {shape}, but the accumulator is {acc!r}",
+            f"make acc with mc.zeros({shape}, …)",
+        )
+    result = DotOp(
+        a.value, b.value, acc.value, ir.StringAttr.get(precision), ir_type(acc.dtype, shape)
+    ).result
     return Tile(result, acc.dtype, shape)
 
 

@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 
 from mosaic_compile.dialects import tile as ir_ops
-from mosaic_compile.errors import ElementTypeError, LoadFromOutputError, MixedTypesError, OperandError, ShapeError, StoreToInputError
+from mosaic_compile.errors import (
+    ElementTypeError,
+    LoadFromOutputError,
+    MixedTypesError,
+    OperandError,
+    ShapeError,
+    StoreToInputError,
+)
 from mosaic_compile.mlir import ir
 
 from ..dtypes import bool_, i32
@@ -32,7 +39,9 @@ from .shape import integer_array
 
 def load_reference(array: Any, index: Any, shape: Any, *, offset: Any = None, pad: Any = 0) -> Any:
     """The block of a NumPy array that mc.load reads: `pad` outside the array."""
-    index, shape, offset = (tuple(np.atleast_1d(v)) if v is not None else None for v in (index, shape, offset))
+    index, shape, offset = (
+        tuple(np.atleast_1d(v)) if v is not None else None for v in (index, shape, offset)
+    )
     starts = offset if offset is not None else tuple(i * s for i, s in zip(index, shape))
     result = np.full(shape, pad, array.dtype)
     inside = [slice(max(0, s), max(0, min(n, s + e))) for s, e, n in zip(starts, shape, array.shape)]
@@ -43,44 +52,67 @@ def load_reference(array: Any, index: Any, shape: Any, *, offset: Any = None, pa
     return result
 
 
+def _count(number: int, thing: str) -> str:
+    plural = {"index": "indices"}.get(thing, f"{thing}s")
+    return f"{number} {thing if number == 1 else plural}"
+
+
+def _with_rank(array: Array) -> str:
+    return f"{array!r} has {_count(array.ndim, 'dimension')}"
+
+
 def _starts(what: str, array: Array, index: Any, shape: tuple[int, ...], offset: Any) -> list[ir.Value]:
     """The block's first element: one i32 for each dimension of the underlying array."""
     if (index is None) == (offset is None):
-        raise OperandError(f"{what} takes an index in tiles or offset= in elements, one of the two", f"{what}({array.name}, (m, n), …)")
+        raise OperandError(
+            f"{what} takes an index in tiles or offset= in elements, one of the two",
+            f"{what}({array.name}, (m, n), …)",
+        )
     given = index if offset is None else offset
     items = tuple(given) if isinstance(given, tuple | list) else (given,)
     if len(items) != array.ndim:
         raise ShapeError(
-            f"{array!r} has {array.ndim} dimension{'s' * (array.ndim != 1)}, but {what} is given {len(items)} "
-            f"{'indices' if offset is None else 'offsets'}",
+            f"{_with_rank(array)}, but {what} is given {_count(len(items), 'index' if offset is None else 'offset')}",
             "give one for each dimension; fix dimensions with array[i] first",
         )
     if len(shape) != array.ndim:
         raise ShapeError(
-            f"{array!r} has {array.ndim} dimension{'s' * (array.ndim != 1)}, but the tile has the shape {shape}",
+            f"{_with_rank(array)}, but the tile has the shape {shape}",
             "give the tile one size for each dimension; fix dimensions with array[i] first",
         )
     starts: dict[int, Tile | int] = dict(array.point)
     for axis, item, size in zip(array.axes, items, shape):
         require_index(item, f"{what}'s {'index' if offset is None else 'offset'}")
-        starts[axis] = item if offset is not None or size == 1 else (multiply(item, size) if isinstance(item, Tile) else item * size)
+        starts[axis] = (
+            item
+            if offset is not None or size == 1
+            else (multiply(item, size) if isinstance(item, Tile) else item * size)
+        )
     return [i32_value(starts[axis]) for axis in range(len(array.sizes))]
 
 
 def _pad_attribute(what: str, array: Array, pad: Any) -> ir.Attribute:
     if not is_number(pad):
-        raise OperandError(f"{what}'s pad is a number known at compile time, not {pad!r}", "pass 0 or float('-inf'), for example")
+        raise OperandError(
+            f"{what}'s pad is a number known at compile time, not {pad!r}",
+            "pass 0 or float('-inf'), for example",
+        )
     return number_attribute(bool(pad) if array.dtype is bool_ else pad, array.dtype)
 
 
 def _check_readable(what: str, array: Array) -> None:
     if array.access == "out":
-        raise LoadFromOutputError(f"{what} reads '{array.name}', which the kernel declares as output only", "declare it mc.InOut[…]")
+        raise LoadFromOutputError(
+            f"{what} reads '{array.name}', which the kernel declares as output only", "declare it mc.InOut[…]"
+        )
 
 
 def _check_writable(what: str, array: Array) -> None:
     if array.access == "in":
-        raise StoreToInputError(f"{what} writes '{array.name}', which the kernel declares as input", "declare it mc.Out[…] or mc.InOut[…]")
+        raise StoreToInputError(
+            f"{what} writes '{array.name}', which the kernel declares as input",
+            "declare it mc.Out[…] or mc.InOut[…]",
+        )
 
 
 def _check_value(what: str, array: Array, value: Tile) -> None:
@@ -94,7 +126,8 @@ def _check_value(what: str, array: Array, value: Tile) -> None:
 def load(array: Any, index: Any = None, shape: Any = None, *, offset: Any = None, pad: Any = 0) -> Tile:
     """The block of `array` at tile index `index` (or at `offset`, in elements), as a tile of `shape`.
 
-    index: i32 scalars or numbers, one for each dimension; the block starts at index * shape. It may come from memory.
+    index: i32 scalars or numbers, one for each dimension; the block starts at index * shape. It may come from
+    memory.
     offset: the block's first element instead; it may be negative.
     pad: what is read outside the array.
     """
@@ -105,14 +138,19 @@ def load(array: Any, index: Any = None, shape: Any = None, *, offset: Any = None
     shape = require_shape(shape, "mc.load's shape")
     starts = _starts("mc.load", array, index, shape, offset)
     result = ir_ops.LoadOp(
-        array.value, starts, integer_array(array.axes), _pad_attribute("mc.load", array, pad), ir_type(array.dtype, shape)
+        array.value,
+        starts,
+        integer_array(array.axes),
+        _pad_attribute("mc.load", array, pad),
+        ir_type(array.dtype, shape),
     ).result
     return Tile(result, array.dtype, shape)
 
 
 @op()
 def store(array: Any, index: Any, value: Any = None, *, offset: Any = None) -> None:
-    """Writes a tile to the block of `array` at tile index `index` (or `mc.store(array, tile, offset=…)`, in elements).
+    """Writes a tile to the block of `array` at tile index `index` (or `mc.store(array, tile, offset=…)`, in
+    elements).
 
     What lies outside the array is not written. Two programs that write one element leave either value.
     """
@@ -123,9 +161,11 @@ def store(array: Any, index: Any, value: Any = None, *, offset: Any = None) -> N
 
 @op()
 def atomic_add(array: Any, index: Any, value: Any = None, *, offset: Any = None) -> None:
-    """Adds a tile to the block of `array` at `index` (or `offset`), each element atomically; clipped as mc.store.
+    """Adds a tile to the block of `array` at `index` (or `offset`), each element atomically; clipped as
+    mc.store.
 
-    f32, f16, bf16, f64, i32 and i64. The order in which programs add is not fixed: floating-point sums differ in rounding.
+    f32, f16, bf16, f64, i32 and i64. The order in which programs add is not fixed: floating-point sums differ
+    in rounding.
     """
     array, value = _store_arguments("mc.atomic_add", array, index, value, offset)
     _check_atomic("mc.atomic_add", array)
@@ -135,7 +175,9 @@ def atomic_add(array: Any, index: Any, value: Any = None, *, offset: Any = None)
 
 def _check_atomic(what: str, array: Array) -> None:
     if array.dtype.name not in ("f64", "f32", "f16", "bf16", "i64", "i32", "u32"):
-        raise ElementTypeError(f"{what} cannot add to elements of {array.dtype}", "use an array of f32 or i32")
+        raise ElementTypeError(
+            f"{what} cannot add to elements of {array.dtype}", "use an array of f32 or i32"
+        )
 
 
 def _store_arguments(what: str, array: Any, index: Any, value: Any, offset: Any) -> tuple[Array, Tile]:
@@ -156,7 +198,7 @@ def _indices(what: str, array: Array, indices: Any, *others: Tile) -> tuple[tupl
     items = tuple(indices) if isinstance(indices, tuple | list) else (indices,)
     if len(items) != array.ndim:
         raise ShapeError(
-            f"{array!r} has {array.ndim} dimension{'s' * (array.ndim != 1)}, but {what} is given {len(items)} index tiles",
+            f"{_with_rank(array)}, but {what} is given {_count(len(items), 'index tile')}",
             "give one for each dimension",
         )
     for item in items:
@@ -165,16 +207,21 @@ def _indices(what: str, array: Array, indices: Any, *others: Tile) -> tuple[tupl
         if not isinstance(item, Tile):
             require_index(item, f"{what}'s index")
     by_axis = dict(array.point) | dict(zip(array.axes, items))
-    tiles = [v if isinstance(v, Tile) else Tile(i32_value(v), i32, ()) for v in (by_axis[a] for a in range(len(array.sizes)))]
+    tiles = [
+        v if isinstance(v, Tile) else Tile(i32_value(v), i32, ())
+        for v in (by_axis[a] for a in range(len(array.sizes)))
+    ]
     shape = broadcast_shapes(what, *(t.shape for t in tiles), *(t.shape for t in others))
     return shape, [broadcast(t, shape) for t in tiles]
 
 
 @op(reference=lambda array, indices, **_: array[indices])
 def gather(array: Any, indices: Any, *, mask: Any = None, pad: Any = 0) -> Tile:
-    """The elements of `array` at the given indices: NumPy's array[i, j] with i and j tiles that broadcast together.
+    """The elements of `array` at the given indices: NumPy's array[i, j] with i and j tiles that broadcast
+    together.
 
-    Where an index lies outside the array, or `mask` is false, the result is `pad`. Blocks are faster with mc.load.
+    Where an index lies outside the array, or `mask` is false, the result is `pad`. Blocks are faster with
+    mc.load.
     """
     array = require_array(array, "mc.gather")
     _check_readable("mc.gather", array)

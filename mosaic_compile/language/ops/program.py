@@ -9,7 +9,7 @@ from mosaic_compile.errors import OperandError
 from mosaic_compile.mlir import ir
 
 from ..dtypes import i32
-from ..op import constant, default_dtype, is_number, ir_type, op, require_constant, require_tile
+from ..op import constant, default_dtype, ir_type, is_number, op, require_constant, require_tile
 from ..tile import Tile
 from .shape import integer
 
@@ -37,7 +37,9 @@ def num_programs(axis: int) -> Tile:
 def device_print(text: str, *values: Any) -> None:
     """Prints `text` and the values of every program while the kernel runs; for debugging."""
     text = require_constant(text, str, "mc.device_print's text")
-    tiles = [constant(v, default_dtype(v)) if is_number(v) else require_tile(v, "mc.device_print") for v in values]
+    tiles = [
+        constant(v, default_dtype(v)) if is_number(v) else require_tile(v, "mc.device_print") for v in values
+    ]
     PrintOp([t.value for t in tiles], ir.StringAttr.get(text))
 
 

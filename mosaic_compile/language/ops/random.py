@@ -1,6 +1,8 @@
-"""Counter-based random numbers: Philox 4x32 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
+"""Counter-based random numbers: Philox 4x32 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC
+2011).
 
-The same words as Triton's tl.randint4x and, for the same key and counter, XLA's Philox behind JAX's "rbg" keys.
+The same words as Triton's tl.randint4x and, for the same key and counter, XLA's Philox behind JAX's "rbg"
+keys.
 """
 
 from __future__ import annotations
@@ -16,7 +18,19 @@ from ..dtypes import f32, i32, i64, u32
 from ..op import broadcast, broadcast_shapes, constant, is_number, op, require_constant, require_tile
 from ..tile import Tile
 from .convert import bitcast, convert
-from .elementwise import add, bitwise_xor, cos, less, log, maximum, multiply, shift_right, sqrt, subtract, where
+from .elementwise import (
+    add,
+    bitwise_xor,
+    cos,
+    less,
+    log,
+    maximum,
+    multiply,
+    shift_right,
+    sqrt,
+    subtract,
+    where,
+)
 
 ROUNDS = 10
 _ROUND_A, _ROUND_B = 0xD2511F53, 0xCD9E8D57
@@ -24,7 +38,8 @@ _KEY_A, _KEY_B = 0x9E3779B9, 0xBB67AE85
 
 
 def philox_reference(counter: Any, key: Any, rounds: int = ROUNDS) -> Any:
-    """The four output words, uint32, for a counter of four and a key of two uint32 words (arrays broadcast)."""
+    """The four output words, uint32, for a counter of four and a key of two uint32 words (arrays
+    broadcast)."""
     c = [np.asarray(w, np.uint32) for w in counter]
     k = [np.asarray(w, np.uint32) for w in key]
     mask = np.uint64(0xFFFFFFFF)
@@ -49,9 +64,16 @@ def _word(value: Any, what: str) -> Tile:
 
 @op(reference=philox_reference)
 def philox(counter: Any, key: Any, *, rounds: int = ROUNDS) -> tuple[Tile, Tile, Tile, Tile]:
-    """Four u32 tiles of random bits for a counter of four and a key of two 32-bit words (u32 or i32 tiles, or numbers)."""
-    if len(require_constant(counter, (tuple, list), "mc.philox's counter")) != 4 or len(require_constant(key, (tuple, list), "mc.philox's key")) != 2:
-        raise OperandError("mc.philox takes a counter of four words and a key of two", "mc.philox((offset, 0, 0, 0), (seed, 0))")
+    """Four u32 tiles of random bits for a counter of four and a key of two 32-bit words (u32 or i32 tiles, or
+    numbers)."""
+    if (
+        len(require_constant(counter, (tuple, list), "mc.philox's counter")) != 4
+        or len(require_constant(key, (tuple, list), "mc.philox's key")) != 2
+    ):
+        raise OperandError(
+            "mc.philox takes a counter of four words and a key of two",
+            "mc.philox((offset, 0, 0, 0), (seed, 0))",
+        )
     words = [_word(w, "mc.philox's counter") for w in counter]
     k0, k1 = (_word(w, "mc.philox's key") for w in key)
     shape = broadcast_shapes("mc.philox", *(w.shape for w in words), k0.shape, k1.shape)
@@ -59,7 +81,12 @@ def philox(counter: Any, key: Any, *, rounds: int = ROUNDS) -> tuple[Tile, Tile,
     for _ in range(require_constant(rounds, int, "mc.philox's rounds")):
         low_a, high_a = _full_product(_ROUND_A, c0)
         low_b, high_b = _full_product(_ROUND_B, c2)
-        c0, c1, c2, c3 = bitwise_xor(bitwise_xor(high_b, c1), k0), low_b, bitwise_xor(bitwise_xor(high_a, c3), k1), low_a
+        c0, c1, c2, c3 = (
+            bitwise_xor(bitwise_xor(high_b, c1), k0),
+            low_b,
+            bitwise_xor(bitwise_xor(high_a, c3), k1),
+            low_a,
+        )
         k0, k1 = add(k0, _KEY_A), add(k1, _KEY_B)
     return c0, c1, c2, c3
 
@@ -96,7 +123,8 @@ def _unit_interval_reference(bits: Any) -> Any:
 
 
 def _unit_interval(bits: Tile) -> Tile:
-    """Uniform f32 in [0, 1) from u32 bits, the way Triton's tl.rand makes them: 31 bits, scaled by just under 2^-31."""
+    """Uniform f32 in [0, 1) from u32 bits, the way Triton's tl.rand makes them: 31 bits, scaled by just under
+    2^-31."""
     signed = bitcast(bits, i32)
     magnitude = where(less(signed, 0), subtract(-1, signed), signed)
     return multiply(convert(magnitude, f32), 4.6566127342e-10)
@@ -110,7 +138,8 @@ def random_uniform(seed: Any, offset: Any) -> Tile:
 
 @op()
 def random_normal(seed: Any, offset: Any) -> Tile:
-    """Standard normal f32, one for each element of `offset`, by Box and Muller's transform; equal to Triton's tl.randn."""
+    """Standard normal f32, one for each element of `offset`, by Box and Muller's transform; equal to Triton's
+    tl.randn."""
     first, second, _, _ = philox((offset, 0, 0, 0), _seed_words(seed))
     u1, u2 = maximum(_unit_interval(first), 1.0e-7), _unit_interval(second)
     return multiply(sqrt(multiply(-2.0, log(u1))), cos(multiply(6.283185307179586, u2)))

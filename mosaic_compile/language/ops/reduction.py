@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,16 @@ from mosaic_compile.errors import CarriedTypeError, ElementTypeError, OperandErr
 from mosaic_compile.mlir import ir
 
 from ..dtypes import bool_, f32, i32
-from ..op import broadcast, ir_type, op, require_arithmetic, require_axis, require_bool, require_constant, require_tile
+from ..op import (
+    broadcast,
+    ir_type,
+    op,
+    require_arithmetic,
+    require_axis,
+    require_bool,
+    require_constant,
+    require_tile,
+)
 from ..tile import Tile
 from .convert import convert
 from .creation import iota
@@ -43,9 +52,13 @@ def _tiles(what: str, value: Any) -> list[Tile]:
         raise OperandError(f"{what} takes a tile or a tuple of tiles", "pass at least one")
     for tile in tiles:
         if not tile.shape:
-            raise ShapeError(f"{what} takes a tile with dimensions, not a scalar {tile!r}", "a scalar is its own reduction")
+            raise ShapeError(
+                f"{what} takes a tile with dimensions, not a scalar {tile!r}", "a scalar is its own reduction"
+            )
         if tile.shape != tiles[0].shape:
-            raise ShapeError(f"{what} takes tiles of one shape, not {tiles[0]!r} and {tile!r}", "broadcast them first")
+            raise ShapeError(
+                f"{what} takes tiles of one shape, not {tiles[0]!r} and {tile!r}", "broadcast them first"
+            )
     return tiles
 
 
@@ -61,7 +74,7 @@ def _fill_combine(region: ir.Region, tiles: list[Tile], combine: Combine, what: 
         expected = [repr(t.dtype) for t in tiles]
         if types != expected:
             raise CarriedTypeError(
-                f"{what}'s function takes and returns ({', '.join(expected)}), but this one returns ({', '.join(types)})",
+                f"{what}'s function must return ({', '.join(expected)}), but this one returns ({', '.join(types)})",
                 "return one scalar of the same element type for each tile",
             )
         YieldOp([r.value for r in results])
@@ -69,10 +82,11 @@ def _fill_combine(region: ir.Region, tiles: list[Tile], combine: Combine, what: 
 
 @op()
 def reduce(x: Any, axis: int | None, combine: Combine, *, keepdims: bool = False) -> Any:
-    """x combined along `axis` (all axes: None) by a function of two scalars, which must be associative and commutative.
+    """x combined along `axis` (all axes: None) by a function of two scalars, which must be associative and
+    commutative.
 
-    x may be a tuple of tiles of one shape: then the function takes all accumulated scalars, then all of the next element,
-    and returns a tuple; so does reduce. The order of combination is not fixed.
+    x may be a tuple of tiles of one shape: then the function takes all accumulated scalars, then all of the
+    next element, and returns a tuple; so does reduce. The order of combination is not fixed.
     """
     tiles = _tiles("mc.reduce", x)
     if not callable(combine):
@@ -85,7 +99,7 @@ def _reduce(what: str, tiles: list[Tile], axis: int | None, combine: Combine, ke
     shape = tiles[0].shape
     if axis is None:
         kept: tuple[int, ...] = (1,) * len(shape)
-        tiles = [reshape(t, (prod(shape),)) for t in tiles]
+        tiles = [reshape(t, (math.prod(shape),)) for t in tiles]
         axis = 0
     else:
         axis = require_axis(axis, len(shape), what)
@@ -94,11 +108,16 @@ def _reduce(what: str, tiles: list[Tile], axis: int | None, combine: Combine, ke
     op_ = ReduceOp([t.value for t in tiles], integer(axis), [ir_type(t.dtype, reduced) for t in tiles])
     _fill_combine(op_.combine, tiles, combine, what)
     outputs = [Tile(value, tile.dtype, reduced) for value, tile in zip(op_.outputs, tiles)]
-    return [reshape(t, kept) for t in outputs] if require_constant(keepdims, bool, f"{what}'s keepdims") else outputs
+    return (
+        [reshape(t, kept) for t in outputs]
+        if require_constant(keepdims, bool, f"{what}'s keepdims")
+        else outputs
+    )
 
 
 def _wide(x: Tile) -> Tile:
-    """The type in which sums are accumulated: f32 for narrower floats, i32 for narrower integers and truth values."""
+    """The type in which sums are accumulated: f32 for narrower floats, i32 for narrower integers and truth
+    values."""
     if x.dtype.is_float:
         return convert(x, f32) if x.dtype.bits < 32 else x
     return convert(x, i32) if x.dtype.bits < 32 else x
@@ -110,7 +129,8 @@ def _result_of_sum(total: Tile, x: Tile) -> Tile:
 
 @op(reference=lambda x, axis=None, keepdims=False: np.sum(x, axis, keepdims=keepdims))
 def sum(x: Any, axis: int | None = None, *, keepdims: bool = False) -> Tile:
-    """The sum along `axis` (None: of all elements). f16 and bf16 add up in f32; narrow integers and bool give i32."""
+    """The sum along `axis` (None: of all elements). f16 and bf16 add up in f32; narrow integers and bool give
+    i32."""
     tile = _tiles("mc.sum", x)[0]
     return _result_of_sum(_reduce("mc.sum", [_wide(tile)], axis, add, keepdims)[0], tile)
 
@@ -120,14 +140,16 @@ def mean(x: Any, axis: int | None = None, *, keepdims: bool = False) -> Tile:
     """The mean along `axis` of a floating-point tile, computed in f32 (f64 for f64)."""
     tile = _tiles("mc.mean", x)[0]
     if not tile.dtype.is_float:
-        raise ElementTypeError(f"mc.mean takes a floating-point tile, not {tile!r}", "convert it: x.to(mc.f32)")
-    count = prod(tile.shape) if axis is None else tile.shape[require_axis(axis, tile.ndim, "mc.mean")]
+        raise ElementTypeError(
+            f"mc.mean takes a floating-point tile, not {tile!r}", "convert it: x.to(mc.f32)"
+        )
+    count = math.prod(tile.shape) if axis is None else tile.shape[require_axis(axis, tile.ndim, "mc.mean")]
     total = _reduce("mc.mean", [_wide(tile)], axis, add, keepdims)[0]
     return _result_of_sum(divide(total, float(count)), tile)
 
 
 @op(reference=lambda x, axis=None, keepdims=False: np.prod(x, axis, keepdims=keepdims))
-def prod_(x: Any, axis: int | None = None, *, keepdims: bool = False) -> Tile:
+def prod(x: Any, axis: int | None = None, *, keepdims: bool = False) -> Tile:
     """The product along `axis`; types as mc.sum."""
     tile = _tiles("mc.prod", x)[0]
     return _result_of_sum(_reduce("mc.prod", [_wide(tile)], axis, multiply, keepdims)[0], tile)
@@ -152,11 +174,13 @@ def min(x: Any, axis: int | None = None, *, keepdims: bool = False) -> Tile:
     return _reduce("mc.min", [_ordered("mc.min", x)], axis, minimum, keepdims)[0]
 
 
-def _arg_reduce(what: str, x: Any, axis: int | None, keepdims: bool, better: Callable[[Any, Any], Tile]) -> Tile:
+def _arg_reduce(
+    what: str, x: Any, axis: int | None, keepdims: bool, better: Callable[[Any, Any], Tile]
+) -> Tile:
     """The first index of the best element; NaN is better than any number, as in NumPy."""
     tile = _ordered(what, x)
     if axis is None:
-        tile, shape = reshape(tile, (prod(tile.shape),)), tile.shape
+        tile, shape = reshape(tile, (math.prod(tile.shape),)), tile.shape
         index = _reduce_index(tile, 0, better, what)
         return reshape(index, (1,) * len(shape)) if keepdims else index
     axis = require_axis(axis, tile.ndim, what)
@@ -165,7 +189,9 @@ def _arg_reduce(what: str, x: Any, axis: int | None, keepdims: bool, better: Cal
 
 
 def _reduce_index(tile: Tile, axis: int, better: Callable[[Any, Any], Tile], what: str) -> Tile:
-    positions = reshape(iota(tile.shape[axis]), tuple(s if d == axis else 1 for d, s in enumerate(tile.shape)))
+    positions = reshape(
+        iota(tile.shape[axis]), tuple(s if d == axis else 1 for d, s in enumerate(tile.shape))
+    )
 
     def combine(a: Tile, i: Tile, b: Tile, j: Tile) -> tuple[Tile, Tile]:
         wins, same = better(a, b), equal(a, b)
@@ -181,7 +207,8 @@ def _reduce_index(tile: Tile, axis: int, better: Callable[[Any, Any], Tile], wha
 
 @op(reference=lambda x, axis=None, keepdims=False: np.argmax(x, axis, keepdims=keepdims))
 def argmax(x: Any, axis: int | None = None, *, keepdims: bool = False) -> Tile:
-    """The index (i32) of the largest element along `axis`, the first of equals; None counts through the whole tile."""
+    """The index (i32) of the largest element along `axis`, the first of equals; None counts through the whole
+    tile."""
     return _arg_reduce("mc.argmax", x, axis, keepdims, greater)
 
 
@@ -205,7 +232,8 @@ def all(x: Any, axis: int | None = None, *, keepdims: bool = False) -> Tile:
 
 @op()
 def scan(x: Any, axis: int, combine: Combine, *, reverse: bool = False) -> Any:
-    """The running combination along `axis` by an associative function of two scalars (earlier, later); inclusive.
+    """The running combination along `axis` by an associative function of two scalars (earlier, later);
+    inclusive.
 
     x may be a tuple of tiles, as in mc.reduce. `reverse` runs from the end.
     """
@@ -219,7 +247,9 @@ def scan(x: Any, axis: int, combine: Combine, *, reverse: bool = False) -> Any:
 def _scan(what: str, tiles: list[Tile], axis: int, combine: Combine, reverse: bool) -> list[Tile]:
     axis = require_axis(axis, tiles[0].ndim, what)
     reverse = require_constant(reverse, bool, f"{what}'s reverse")
-    op_ = ScanOp([t.value for t in tiles], integer(axis), ir.BoolAttr.get(reverse), [t.value.type for t in tiles])
+    op_ = ScanOp(
+        [t.value for t in tiles], integer(axis), ir.BoolAttr.get(reverse), [t.value.type for t in tiles]
+    )
     _fill_combine(op_.combine, tiles, combine, what)
     return [Tile(value, tile.dtype, tile.shape) for value, tile in zip(op_.outputs, tiles)]
 
@@ -245,4 +275,18 @@ def cumprod(x: Any, axis: int, *, reverse: bool = False) -> Tile:
     return _result_of_sum(_scan("mc.cumprod", [_wide(tile)], axis, multiply, reverse)[0], tile)
 
 
-__all__ = ["all", "any", "argmax", "argmin", "cumprod", "cumsum", "max", "mean", "min", "prod_", "reduce", "scan", "sum"]
+__all__ = [
+    "all",
+    "any",
+    "argmax",
+    "argmin",
+    "cumprod",
+    "cumsum",
+    "max",
+    "mean",
+    "min",
+    "prod",
+    "reduce",
+    "scan",
+    "sum",
+]

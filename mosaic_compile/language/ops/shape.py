@@ -25,18 +25,23 @@ def integer(value: int) -> ir.Attribute:
 
 @op(reference=np.reshape)
 def reshape(x: Any, shape: Any) -> Tile:
-    """The same elements, in row-major order, under another shape; one size may be -1. Scalars reshape to all-ones shapes."""
+    """The same elements, in row-major order, under another shape; one size may be -1. Scalars reshape to
+    all-ones shapes."""
     x = require_tile(x, "mc.reshape")
     sizes = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
     if sizes.count(-1) == 1:
         known = prod(require_shape([s for s in sizes if s != -1], "mc.reshape"))
         if prod(x.shape) % known:
-            raise ShapeError(f"{x!r} has {prod(x.shape)} elements, which {known} does not divide", "choose sizes whose product divides it")
+            raise ShapeError(
+                f"{x!r} has {prod(x.shape)} elements, which {known} does not divide",
+                "choose sizes whose product divides it",
+            )
         sizes = tuple(prod(x.shape) // known if s == -1 else s for s in sizes)
     sizes = require_shape(sizes, "mc.reshape")
     if prod(sizes) != prod(x.shape):
         raise ShapeError(
-            f"{x!r} has {prod(x.shape)} elements, the shape {sizes} has {prod(sizes)}", "reshape keeps the number of elements"
+            f"{x!r} has {prod(x.shape)} elements, the shape {sizes} has {prod(sizes)}",
+            "reshape keeps the number of elements",
         )
     if sizes == x.shape:
         return x
@@ -57,9 +62,14 @@ def expand_dims(x: Any, axis: int) -> Tile:
 def permute(x: Any, order: Any) -> Tile:
     """x with its dimensions in another order: result dimension i is x's dimension order[i]."""
     x = require_tile(x, "mc.permute")
-    order = tuple(require_axis(axis, x.ndim, "mc.permute") for axis in require_constant(order, (tuple, list), "mc.permute's order"))
+    order = tuple(
+        require_axis(axis, x.ndim, "mc.permute")
+        for axis in require_constant(order, (tuple, list), "mc.permute's order")
+    )
     if sorted(order) != list(range(x.ndim)):
-        raise ShapeError(f"{order} is not an order of the {x.ndim} dimensions of {x!r}", "name each dimension once")
+        raise ShapeError(
+            f"{order} is not an order of the {x.ndim} dimensions of {x!r}", "name each dimension once"
+        )
     if order == tuple(range(x.ndim)):
         return x
     shape = tuple(x.shape[axis] for axis in order)
@@ -71,7 +81,9 @@ def transpose(x: Any) -> Tile:
     """x with its last two dimensions exchanged; also written x.T."""
     x = require_tile(x, ".T")
     if x.ndim < 2:
-        raise ShapeError(f"{x!r} has {x.ndim} dimension{'s' * (x.ndim != 1)}, .T needs two", "x[:, None] makes a column")
+        raise ShapeError(
+            f"{x!r} has {x.ndim} dimension{'s' * (x.ndim != 1)}, .T needs two", "x[:, None] makes a column"
+        )
     return permute(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
@@ -82,8 +94,13 @@ def broadcast_to(x: Any, shape: Any) -> Tile:
     shape = require_shape(shape, "mc.broadcast_to")
     fits = len(x.shape) <= len(shape) and all(a in (1, b) for a, b in zip(reversed(x.shape), reversed(shape)))
     if not fits:
-        raise ShapeError(f"{x!r} does not broadcast to {shape}", "dimensions are matched from the right and must be equal or 1")
-    return x if x.shape == shape else Tile(BroadcastOp(x.value, ir_type(x.dtype, shape)).result, x.dtype, shape)
+        raise ShapeError(
+            f"{x!r} does not broadcast to {shape}",
+            "dimensions are matched from the right and must be equal or 1",
+        )
+    return (
+        x if x.shape == shape else Tile(BroadcastOp(x.value, ir_type(x.dtype, shape)).result, x.dtype, shape)
+    )
 
 
 @op(reference=lambda tiles, axis=0: np.concatenate(tiles, axis))
@@ -96,9 +113,14 @@ def cat(tiles: Any, axis: int = 0) -> Tile:
     axis = require_axis(axis, first.ndim, "mc.cat")
     for tile in tiles[1:]:
         if tile.dtype is not first.dtype:
-            raise MixedTypesError(f"mc.cat has mixed element types: {first!r} and {tile!r}", f"convert: .to(mc.{first.dtype})")
+            raise MixedTypesError(
+                f"mc.cat has mixed element types: {first!r} and {tile!r}", f"convert: .to(mc.{first.dtype})"
+            )
         if tile.shape != first.shape:
-            raise ShapeError(f"mc.cat joins tiles of one shape, not {first!r} and {tile!r}", "split the larger, or pad the smaller")
+            raise ShapeError(
+                f"mc.cat joins tiles of one shape, not {first!r} and {tile!r}",
+                "split the larger, or pad the smaller",
+            )
     while len(tiles) > 1:  # pairs of neighbours, so that the order stays
         tiles = [_cat2(a, b, axis) for a, b in zip(tiles[::2], tiles[1::2])]
     return tiles[0]
@@ -118,7 +140,10 @@ def split(x: Any, parts: int = 2, axis: int = 0) -> tuple[Tile, ...]:
     if parts < 1 or parts & (parts - 1):
         raise ShapeError(f"mc.split cuts into 2, 4, 8 … parts, not {parts}", "choose a power of two")
     if x.shape[axis] % parts:
-        raise ShapeError(f"dimension {axis} of {x!r} does not divide into {parts} parts", f"choose a size that {parts} divides")
+        raise ShapeError(
+            f"dimension {axis} of {x!r} does not divide into {parts} parts",
+            f"choose a size that {parts} divides",
+        )
     tiles = [x]
     while len(tiles) < parts:
         tiles = [half for tile in tiles for half in _split2(tile, axis)]
