@@ -1,0 +1,299 @@
+"""tile-to-tt: a kernel of the `tile` dialect as a Triton function.
+
+The function's parameters, in this order, are what a launcher passes (`tt.arguments` on the function says the same, for the
+manifest): a pointer for each array that is reached through pointers, a tensor descriptor for each (array, box) that is moved
+by TMA, the scalars, the dimensions (i32), the strides (i64) that are not fixed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from mosaic_compile.dialects import tt
+from mosaic_compile.dialects.tile import array_type_of, element_type_of, shape_of
+from mosaic_compile.mlir import ir
+
+from . import tt_elementwise, tt_memory, tt_shape
+from .choose_memory_path import BLOCK_ACCESSES, operations
+from .lowering import Lowering, attributes_of
+from .tt_elementwise import splat_constant
+from .tt_memory import descriptor_box, descriptor_order, is_packed, stored_type, uses_descriptor
+from .tt_shape import i32_attribute
+
+POINTER_ACCESSES = (*BLOCK_ACCESSES, "tile.gather", "tile.scatter")
+# With fp8 operands Hopper's tensor cores accumulate in about 14 bits: sums of at most this many products are added up in
+# full f32 (the interval of DeepSeek-V3's and CUTLASS's fp8 products).
+FP8_PARTIAL_SUM = 128
+
+
+@dataclass(frozen=True)
+class ArrayArgument:
+    """An array argument of the kernel: what its type and attributes say."""
+
+    name: str
+    dtype: str
+    element: ir.Type
+    dims: tuple[str | int, ...]
+    sizes: tuple[int | None, ...]  # None where known at launch
+    strides: tuple[int | None, ...]
+    stride_multiples: tuple[int, ...]
+    dim_multiples: tuple[int, ...]
+    align: int
+    access: str
+
+
+@dataclass
+class TileToTTLowering(Lowering):
+    """The rewrite of one kernel: the mapping of values, and the new function's parameters."""
+
+    vendor: str = "cuda"
+    arrays: dict[ir.Value, ArrayArgument] = field(default_factory=dict)
+    parameters: dict[tuple[Any, ...], ir.Value] = field(default_factory=dict)
+
+    def array(self, old: ir.Value) -> ArrayArgument:
+        return self.arrays[old]
+
+    def pointer(self, array: ArrayArgument) -> ir.Value:
+        return self.parameters["pointer", array.name]
+
+    def descriptor(self, array: ArrayArgument, order: tuple[int, ...], box: tuple[int, ...]) -> ir.Value:
+        return self.parameters["descriptor", array.name, order, box]
+
+    def dim(self, array: ArrayArgument, axis: int) -> ir.Value:
+        """The size of a dimension, i32."""
+        size = array.sizes[axis]
+        i32 = ir.IntegerType.get_signless(32)
+        return splat_constant(size, i32) if size is not None else self.parameters["dim", array.dims[axis]]
+
+    def stride(self, array: ArrayArgument, axis: int) -> int | ir.Value:
+        """A stride in elements: a number where it is fixed, else i64."""
+        stride = array.strides[axis]
+        return stride if stride is not None else self.parameters["stride", array.name, axis]
+
+
+@dataclass(frozen=True)
+class TileToTT:
+    """vendor: "cuda" or "hip", whose device library is called."""
+
+    name: ClassVar[str] = "tile-to-tt"
+    vendor: str = "cuda"
+
+    def run(self, module: ir.Module) -> None:
+        with module.context:
+            for function in list(module.body.operations):
+                with function.operation.location, ir.InsertionPoint(function.operation):
+                    _lower_kernel(function, self.vendor)
+                function.operation.erase()
+
+
+def _convert_type(type_: ir.Type) -> ir.Type:
+    """Tiles of i4 are computed with as i8."""
+    element = element_type_of(type_)
+    if isinstance(element, ir.IntegerType) and element.width == 4:
+        return tt_elementwise.with_element(type_, ir.IntegerType.get_signless(8))
+    return type_
+
+
+def read_array(argument: ir.Value, attributes: dict[str, Any], written: bool) -> ArrayArgument:
+    tensor, strides = array_type_of(argument)
+    dynamic = ir.ShapedType.get_dynamic_size()
+    return ArrayArgument(
+        name=attributes["tile.name"].value,
+        dtype=attributes["tile.dtype"].value,
+        element=tensor.element_type,
+        dims=tuple(d.value for d in attributes["tile.dims"]),
+        sizes=tuple(None if s == dynamic else s for s in tensor.shape),
+        strides=tuple(None if s < 0 else s for s in strides),
+        stride_multiples=tuple(attributes["tile.stride_multiples"]),
+        dim_multiples=tuple(attributes["tile.dim_multiples"]),
+        align=attributes["tile.align"].value,
+        access=attributes["tile.access"].value if "tile.access" in attributes else ("out" if written else "in"),
+    )
+
+
+def _lower_kernel(function: Any, vendor: str) -> None:
+    old_arguments = list(function.arguments)
+    given = [{a.name: a.attr for a in d} for d in function.arg_attrs] if old_arguments else []
+    lowering = TileToTTLowering(RULES, _convert_type, vendor=vendor)
+    accesses = [op for op in operations(function.operation) if op.name in POINTER_ACCESSES]
+    written = {op.operands[0] for op in accesses if op.name not in ("tile.load", "tile.gather")}
+    for argument, attributes in zip(old_arguments, given):
+        if "tile.dims" in attributes:
+            lowering.arrays[argument] = read_array(argument, attributes, argument in written)
+
+    parameters = _parameters(lowering, old_arguments, given, accesses)
+    new = tt.FuncOp(
+        sym_name=function.operation.attributes["sym_name"],
+        function_type=ir.TypeAttr.get(ir.FunctionType.get([p.type for p in parameters], [])),
+        sym_visibility=ir.StringAttr.get("public"),
+        arg_attrs=ir.ArrayAttr.get([_argument_attributes(p) for p in parameters]),
+    )
+    for name, attribute in attributes_of(function.operation).items():
+        if name in ("tile.grid", "tile.options"):
+            new.operation.attributes[name.replace("tile.", "mosaic.")] = attribute
+    new.operation.attributes["mosaic.arguments"] = ir.StringAttr.get(json.dumps([p.description for p in parameters]))
+    block = ir.Block.create_at_start(new.body, [p.type for p in parameters], [ir.Location.current] * len(parameters))
+    for parameter, value in zip(parameters, block.arguments):
+        lowering.parameters[parameter.key] = value
+        if parameter.key[0] == "scalar":
+            lowering.values[old_arguments[parameter.key[1]]] = value
+    with ir.InsertionPoint(block):
+        lowering.block(function.body.blocks[0])
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the compiled function: its key in the lowering, and its description in the manifest."""
+
+    key: tuple[Any, ...]
+    type: ir.Type
+    description: dict[str, Any]
+    divisible_by: int = 1
+
+
+def _parameters(
+    lowering: TileToTTLowering, arguments: list[ir.Value], given: list[dict[str, Any]], accesses: list[ir.Operation]
+) -> list[Parameter]:
+    i32, i64 = ir.IntegerType.get_signless(32), ir.IntegerType.get_signless(64)
+    pointers, descriptors, scalars, strides = [], [], [], []
+    dims: dict[str, Parameter] = {}
+    by_pointer = {op.operands[0] for op in accesses if not uses_descriptor(op)}
+    for position, (argument, attributes) in enumerate(zip(arguments, given)):
+        array = lowering.arrays.get(argument)
+        if array is None:
+            name, dtype = attributes["tile.name"].value, attributes["tile.dtype"].value
+            description = {"kind": "scalar", "name": name, "dtype": dtype}
+            scalars.append(Parameter(("scalar", position), argument.type, description))
+            continue
+        for axis, (dim, size) in enumerate(zip(array.dims, array.sizes)):
+            if isinstance(dim, str) and size is None:
+                multiple = max(array.dim_multiples[axis], dims[dim].divisible_by if dim in dims else 1)
+                dims[dim] = Parameter(("dim", dim), i32, {"kind": "dim", "name": dim}, multiple)
+        if argument in by_pointer:
+            type_ = tt.ptr_to(stored_type(array.element))
+            pointers.append(Parameter(("pointer", array.name), type_, {"kind": "pointer", "array": array.name}, array.align))
+            strides += [
+                Parameter(("stride", array.name, axis), i64, {"kind": "stride", "array": array.name, "axis": axis}, array.stride_multiples[axis])
+                for axis, stride in enumerate(array.strides)
+                if stride is None
+            ]
+    for op in accesses:
+        if uses_descriptor(op):
+            array = lowering.arrays[op.operands[0]]
+            tile = op.results[0].type if op.name == "tile.load" else op.opview.value.type
+            axes, rank = list(op.opview.axes), len(array.dims)
+            order, box = tuple(descriptor_order(axes, rank)), tuple(descriptor_box(axes, shape_of(tile), rank))
+            description = {"kind": "descriptor", "array": array.name, "axes": list(order), "box": list(box)}
+            parameter = Parameter(("descriptor", array.name, order, box), tt.tensor_descriptor(box, array.element), description)
+            if parameter.key not in {p.key for p in descriptors}:
+                descriptors.append(parameter)
+    return [*pointers, *descriptors, *scalars, *dims.values(), *strides]
+
+
+def _argument_attributes(parameter: Parameter) -> ir.Attribute:
+    # Triton knows powers of two up to 16.
+    divisor = parameter.divisible_by & -parameter.divisible_by
+    if divisor <= 1:
+        return ir.DictAttr.get({})
+    return ir.DictAttr.get({"tt.divisibility": i32_attribute(min(divisor, 16))})
+
+
+# The rules that need no file of their own.
+
+
+def program_id(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
+    return [tt.GetProgramIdOp(i32_attribute(op.attributes["axis"].value), op.results[0].type).result]
+
+
+def num_programs(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
+    return [tt.GetNumProgramsOp(i32_attribute(op.attributes["axis"].value), op.results[0].type).result]
+
+
+def dim(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
+    return [lowering.dim(lowering.array(op.operands[0]), op.attributes["axis"].value)]
+
+
+def dot(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
+    a, b, acc = (lowering[o] for o in op.operands)
+    partial = 0
+    if tt_elementwise.is_fp8(a.type):
+        partial = min(shape_of(a.type)[-1], FP8_PARTIAL_SUM)
+    precision = i32_attribute(tt.INPUT_PRECISION[op.attributes["precision"].value])
+    return [tt.DotOp(a, b, acc, precision, i32_attribute(partial), acc.type).d]
+
+
+def _combine(lowering: TileToTTLowering, op: ir.Operation, region: ir.Region, terminator: Any) -> None:
+    (old,) = op.regions[0].blocks
+    arguments = list(old.arguments)
+    block = ir.Block.create_at_start(region, [a.type for a in arguments], [a.location for a in arguments])
+    lowering.values.update(zip(arguments, block.arguments))
+    with ir.InsertionPoint(block):
+        *body, end = list(old.operations)
+        for inner in body:
+            lowering.operation(inner.operation)
+        with end.operation.location:
+            terminator([lowering[v] for v in end.operands])
+
+
+def reduce(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
+    types = [r.type for r in op.results]
+    new = tt.ReduceOp([lowering[o] for o in op.operands], i32_attribute(op.attributes["axis"].value), types)
+    _combine(lowering, op, new.combine, tt.ReduceReturnOp)
+    return list(new.outputs)
+
+
+def scan(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
+    axis, reverse = i32_attribute(op.attributes["axis"].value), op.attributes["reverse"]
+    new = tt.ScanOp([lowering[o] for o in op.operands], axis, reverse, [r.type for r in op.results])
+    _combine(lowering, op, new.combine, tt.ScanReturnOp)
+    return list(new.outputs)
+
+
+def print_(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
+    values = [lowering[o] for o in op.operands]
+    signed = ir.DenseI32ArrayAttr.get([1] * len(values))
+    tt.PrintOp(values, ir.StringAttr.get(f" {op.attributes['text'].value}: "), ir.BoolAttr.get(False), signed)
+    return []
+
+
+LOOP_ATTRIBUTES = {
+    "tile.num_stages": "tt.num_stages",
+    "tile.unroll": "tt.loop_unroll_factor",
+    "tile.flatten": "tt.flatten",
+    "tile.warp_specialize": "tt.warp_specialize",
+}
+
+
+def for_loop(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
+    results = lowering.copy(op)
+    loop = ir.InsertionPoint.current.block.operations[len(ir.InsertionPoint.current.block.operations) - 1].operation
+    for old, new in LOOP_ATTRIBUTES.items():
+        if old in loop.attributes:
+            loop.attributes[new] = loop.attributes[old]
+            del loop.attributes[old]
+    return results
+
+
+def return_(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
+    tt.ReturnOp([])
+    return []
+
+
+RULES = {
+    **tt_elementwise.RULES,
+    **tt_shape.RULES,
+    **tt_memory.RULES,
+    "tile.program_id": program_id,
+    "tile.num_programs": num_programs,
+    "tile.dim": dim,
+    "tile.dot": dot,
+    "tile.reduce": reduce,
+    "tile.scan": scan,
+    "tile.print": print_,
+    "scf.for": for_loop,
+    "func.return": return_,
+}
+__all__ = ["ArrayArgument", "TileToTT", "is_packed"]

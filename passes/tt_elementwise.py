@@ -1,0 +1,196 @@
+"""tile-to-tt, elementwise part: what Triton's arith and math cannot take as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mosaic_compile.dialects import tt
+from mosaic_compile.dialects.tile import element_type_of, shape_of
+from mosaic_compile.mlir import arith, ir, math
+
+from .lowering import Lowering
+
+# math functions that Triton computes in f32 and f64 only; narrower types go through f32.
+WIDENED = tuple(f"math.{f}" for f in "exp exp2 log log2 sin cos sqrt rsqrt erf tanh floor ceil".split()) + ("arith.divf",)
+
+# The vendor libraries' tanh: neither Triton nor the GPU has an accurate one of its own.
+TANH = {
+    ("cuda", 32): "__nv_tanhf",
+    ("cuda", 64): "__nv_tanh",
+    ("hip", 32): "__ocml_tanh_f32",
+    ("hip", 64): "__ocml_tanh_f64",
+}
+
+# The largest f32 that still rounds to a finite fp8 value, and what lies beyond: PyTorch gives NaN for e4m3 (which has no
+# infinity) and infinity for e5m2, where the GPU's own conversion saturates.
+FP8_LIMIT = {"f8E4M3FN": (464.0, float("nan")), "f8E5M2": (61439.99609375, float("inf"))}
+
+
+def with_element(type_: ir.Type, element: ir.Type) -> ir.Type:
+    return ir.RankedTensorType.get(shape_of(type_), element) if isinstance(type_, ir.RankedTensorType) else element
+
+
+def splat_constant(value: int | float, type_: ir.Type) -> ir.Value:
+    """A constant of a scalar or tensor type."""
+    element = element_type_of(type_)
+    number = ir.IntegerAttr.get(element, int(value)) if isinstance(element, ir.IntegerType) else ir.FloatAttr.get(element, value)
+    attribute = ir.DenseElementsAttr.get_splat(type_, number) if isinstance(type_, ir.RankedTensorType) else number
+    return arith.constant(type_, attribute)
+
+
+def is_fp8(type_: ir.Type) -> bool:
+    return str(element_type_of(type_)).startswith("f8")
+
+
+def extend(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+    """arith.extf"""
+    source = lowering[op.operands[0]]
+    if is_fp8(source.type):
+        return [tt.FpToFpOp(source, op.results[0].type).result]
+    return lowering.copy(op)
+
+
+def truncate(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+    """arith.truncf"""
+    type_ = op.results[0].type
+    if not is_fp8(type_):
+        return lowering.copy(op)
+    source = lowering[op.operands[0]]
+    wide = source.type
+    limit, beyond = FP8_LIMIT[str(element_type_of(type_))]
+    converted = tt.FpToFpOp(source, type_)
+    converted.operation.attributes["rounding"] = _i32(tt.ROUND_NEAREST_EVEN)
+    # Not `magnitude > limit`: NaN must take the other value too.
+    fits = arith.cmpf(arith.CmpFPredicate.OLE, math.absf(source), splat_constant(limit, wide))
+    bits = ir.IntegerType.get_signless(8)
+    as_bits = tt.BitcastOp(converted.result, with_element(type_, bits)).result
+    if beyond == float("inf"):
+        outside = _infinity_bits(source, wide, with_element(type_, bits))
+    else:
+        outside = splat_constant(0x7F, with_element(type_, bits))
+    return [tt.BitcastOp(arith.select(fits, as_bits, outside), type_).result]
+
+
+def _infinity_bits(source: ir.Value, wide: ir.Type, bits: ir.Type) -> ir.Value:
+    """f8E5M2's bits for what does not fit: infinity with the sign of `source`, or NaN."""
+    negative = arith.cmpf(arith.CmpFPredicate.OLT, source, splat_constant(0.0, wide))
+    infinity = arith.select(negative, splat_constant(0xFC - 256, bits), splat_constant(0x7C, bits))
+    is_nan = arith.cmpf(arith.CmpFPredicate.UNO, source, source)
+    return arith.select(is_nan, splat_constant(0x7F, bits), infinity)
+
+
+def _i32(value: int) -> ir.Attribute:
+    return ir.IntegerAttr.get(ir.IntegerType.get_signless(32), value)
+
+
+def widened(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+    """A function of f16 or bf16, computed in f32."""
+    type_ = op.results[0].type
+    element = element_type_of(type_)
+    operands = [lowering[o] for o in op.operands]
+    narrow = ir.FloatType(element).width < 32
+    if narrow:
+        wide = with_element(type_, ir.F32Type.get())
+        operands = [arith.extf(wide, o) for o in operands]
+    result = _function(lowering, op, operands)
+    return [arith.truncf(type_, result) if narrow else result]
+
+
+def _function(lowering: Lowering, op: ir.Operation, operands: list[ir.Value]) -> ir.Value:
+    type_ = operands[0].type
+    if op.name == "math.tanh":
+        symbol = TANH[lowering.vendor, ir.FloatType(element_type_of(type_)).width]  # type: ignore[attr-defined]
+        empty = ir.StringAttr.get("")
+        return tt.ExternElementwiseOp(operands, empty, empty, ir.StringAttr.get(symbol), ir.BoolAttr.get(True), type_).result
+    return ir.Operation.create(op.name, results=[type_], operands=operands).results[0]
+
+
+def select(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+    """arith.select: Triton takes a condition of the values' shape."""
+    condition, a, b = (lowering[o] for o in op.operands)
+    if shape_of(condition.type) != shape_of(a.type):
+        condition = tt.SplatOp(condition, with_element(a.type, condition.type)).result
+    return [arith.select(condition, a, b)]
+
+
+def bitcast(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+    return [tt.BitcastOp(lowering[op.operands[0]], lowering.convert_type(op.results[0].type)).result]
+
+
+def full_product(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+    """arith.mului_extended: the low and the high half of a product."""
+    a, b = (lowering[o] for o in op.operands)
+    return [arith.muli(a, b), tt.MulhiUIOp(a, b, a.type).result]
+
+
+def floor_divide(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+    """arith.floordivsi: the quotient toward zero, one less where the signs differ and a remainder is left."""
+    a, b = (lowering[o] for o in op.operands)
+    quotient, inexact = _divide(a, b)
+    zero = splat_constant(0, a.type)
+    opposite = arith.cmpi(arith.CmpIPredicate.slt, arith.xori(a, b), zero)
+    less = arith.subi(quotient, splat_constant(1, a.type))
+    return [arith.select(arith.andi(inexact, opposite), less, quotient)]
+
+
+def ceil_divide(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+    """arith.ceildivsi: the quotient toward zero, one more where the signs agree and a remainder is left."""
+    a, b = (lowering[o] for o in op.operands)
+    quotient, inexact = _divide(a, b)
+    same = arith.cmpi(arith.CmpIPredicate.sge, arith.xori(a, b), splat_constant(0, a.type))
+    more = arith.addi(quotient, splat_constant(1, a.type))
+    return [arith.select(arith.andi(inexact, same), more, quotient)]
+
+
+def _divide(a: ir.Value, b: ir.Value) -> tuple[ir.Value, ir.Value]:
+    quotient = arith.divsi(a, b)
+    remainder = arith.subi(a, arith.muli(quotient, b))
+    return quotient, arith.cmpi(arith.CmpIPredicate.ne, remainder, splat_constant(0, a.type))
+
+
+def ceil_divide_unsigned(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+    """arith.ceildivui, without overflow: (a - 1) / b + 1, and 0 for 0."""
+    a, b = (lowering[o] for o in op.operands)
+    one, zero = splat_constant(1, a.type), splat_constant(0, a.type)
+    rounded = arith.addi(arith.divui(arith.subi(a, one), b), one)
+    return [arith.select(arith.cmpi(arith.CmpIPredicate.eq, a, zero), zero, rounded)]
+
+
+def constant(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+    """arith.constant: i4 values become i8."""
+    type_ = op.results[0].type
+    if str(element_type_of(type_)) != "i4":
+        return lowering.copy(op)
+    attribute = op.attributes["value"]
+    value = attribute.get_splat_value().value if isinstance(attribute, ir.DenseElementsAttr) else attribute.value
+    return [splat_constant(value - 16 if value > 7 else value, lowering.convert_type(type_))]
+
+
+def same_width(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+    """Widening i4 to i8, or narrowing i8 to i4, where both are i8: keep, or cut and extend the sign."""
+    source = lowering[op.operands[0]]
+    target = lowering.convert_type(op.results[0].type)
+    to_i4 = str(element_type_of(op.results[0].type)) == "i4"
+    if op.name == "arith.trunci" and to_i4:
+        byte = source if element_type_of(source.type) == element_type_of(target) else arith.trunci(target, source)
+        four = splat_constant(4, target)
+        return [arith.shrsi(arith.shli(byte, four), four)]
+    if source.type == target:
+        return [source]
+    return lowering.copy(op)
+
+
+RULES = {
+    "arith.extf": extend,
+    "arith.truncf": truncate,
+    "arith.select": select,
+    "arith.bitcast": bitcast,
+    "arith.mului_extended": full_product,
+    "arith.floordivsi": floor_divide,
+    "arith.ceildivsi": ceil_divide,
+    "arith.ceildivui": ceil_divide_unsigned,
+    "arith.constant": constant,
+    "arith.extsi": same_width,
+    "arith.trunci": same_width,
+    **dict.fromkeys(WIDENED, widened),
+}
