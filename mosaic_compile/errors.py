@@ -1,7 +1,7 @@
 """Every error that a user can see: one class a mistake, rendered with the user's line and a caret.
 
 An error is raised with a message (what is wrong, in the user's words) and a help line (what would be right).
-The frontend fills in where: the frames from the kernel down to the helper that has the mistake, innermost last.
+The frontend fills in where: the frames from the kernel down to the helper with the mistake.
 """
 
 from __future__ import annotations
@@ -47,8 +47,10 @@ class MosaicError(Exception):
         lines = [f"error: {self.message}"]
         if self.frames:
             lines += _snippet(self.frames[-1])
-            for frame in reversed(self.frames[:-1]):
-                lines.append(f"note: called from {frame}: {frame.source_line().strip()}")
+            calls = [f"note: called from {f}: {f.source_line().strip()}" for f in reversed(self.frames[:-1])]
+            if len(calls) > 8:  # recursion: its ends tell all
+                calls = [*calls[:4], f"note: … {len(calls) - 8} calls more …", *calls[-4:]]
+            lines += calls
         if self.help:
             lines.append(f"help: {self.help}")
         return "\n".join(lines)
@@ -130,6 +132,22 @@ class StoreToInputError(MosaicError):
 
 class LoadFromOutputError(MosaicError):
     """A load from an array that the kernel declares as output only."""
+
+
+class NothingStoredError(MosaicError):
+    """A kernel that writes nothing, so that running it changes nothing."""
+
+
+class UnwrittenOutputError(MosaicError):
+    """An array that the kernel declares as output but never writes."""
+
+
+class OutsideArrayError(MosaicError):
+    """A block that lies outside the array, whatever the arguments."""
+
+
+class PackedElementsError(MosaicError):
+    """A block that cuts through a byte that holds two elements."""
 
 
 class StaticAssertionError(MosaicError):

@@ -15,8 +15,9 @@ from mosaic_compile.mlir import ir, scf
 
 from . import expressions, statements
 from .liveness import Names, assigned
+from .python import ordinary_python
 from .scope import Scope, Undefined
-from .values import HOLE, fill, same_constant
+from .values import HOLE, fill, like, same_constant
 
 MISSING = object()  # a variable that a branch does not assign
 
@@ -25,7 +26,7 @@ def condition(test: ast.expr, scope: Scope, statement: str) -> bool | Tile:
     """A branch condition: a Python bool known now, or a bool scalar."""
     value = expressions.evaluate(test, scope)
     if not isinstance(value, Tile):
-        with scope.frame.at(test):
+        with scope.frame.at(test), ordinary_python():
             return bool(value)
     if value.shape:
         raise OperandError(
@@ -36,21 +37,29 @@ def condition(test: ast.expr, scope: Scope, statement: str) -> bool | Tile:
         return value if value.dtype is bool_ else ops.not_equal(value, 0)
 
 
-def if_statement(node: ast.If, scope: Scope, after: Names, rest: Sequence[ast.stmt], live: Names) -> Any:
-    """Returns NO_RETURN where execution goes on behind the `if`, else the function's return value."""
+def if_statement(node: ast.If, scope: Scope, after: Names) -> None:
+    """An `if` without `return` in it."""
     test = condition(node.test, scope, "if")
     if isinstance(test, bool):
-        return statements.block(node.body if test else node.orelse, scope, after)
-    if not _contains_return([*node.body, *node.orelse]):
+        statements.block(node.body if test else node.orelse, scope, after)
+    else:
         _merge_variables(test, node, scope, after)
-        return statements.NO_RETURN
+
+
+def if_with_return(node: ast.If, rest: Sequence[ast.stmt], scope: Scope, live: Names) -> Any:
+    """An `if` with `return` in a branch: all that follows it, `rest`, belongs to the branch that goes on.
+
+    Returns what the function returns, or NO_RETURN.
+    """
+    test = condition(node.test, scope, "if")
+    if isinstance(test, bool):
+        return statements.block([*(node.body if test else node.orelse), *rest], scope, live)
     if scope.loops:
         raise UnsupportedSyntaxError(
             "'return' cannot leave a loop that runs on the device",
             "set a variable and test it after the loop, or use `while`",
-        )
+        ).at(scope.frame.spans(_first_return(node) or node))
 
-    # With `return` in a branch, everything behind the `if` belongs to the branch that goes on.
     def side(body: Sequence[ast.stmt]) -> Any:
         with scope.isolated():
             outcome = statements.block([*body, *rest], scope, live)
@@ -120,7 +129,8 @@ def _merge(
     if isinstance(a, Undefined) or isinstance(b, Undefined):
         return a if isinstance(a, Undefined) else b
     if isinstance(a, tuple | list) and isinstance(b, tuple | list) and len(a) == len(b):
-        return tuple(_merge(x, y, what, blocks, pairs, scope, node) for x, y in zip(a, b))
+        form = a if type(a) is type(b) else ()
+        return like(form, (_merge(x, y, what, blocks, pairs, scope, node) for x, y in zip(a, b)))
     if not isinstance(a, Tile) and not isinstance(b, Tile) and same_constant(a, b):
         return a
     if is_number(a) or is_number(b):
@@ -143,12 +153,14 @@ def _number_in(block: ir.Block, number: Any, dtype: DType) -> Tile:
         return constant(number, dtype)
 
 
-def _contains_return(body: Sequence[ast.stmt]) -> bool:
-    pending: list[ast.AST] = list(body)
-    while pending:
-        node = pending.pop()
-        if isinstance(node, ast.Return):
-            return True
-        if not isinstance(node, ast.FunctionDef | ast.Lambda):
-            pending.extend(ast.iter_child_nodes(node))
-    return False
+def returns(node: ast.stmt) -> bool:
+    """Whether a `return` stands in a statement (nested functions' own ones do not count)."""
+    return _first_return(node) is not None
+
+
+def _first_return(node: ast.AST) -> ast.AST | None:
+    if isinstance(node, ast.Return):
+        return node
+    if isinstance(node, ast.FunctionDef | ast.Lambda):
+        return None
+    return next((found for child in ast.iter_child_nodes(node) if (found := _first_return(child))), None)

@@ -34,7 +34,11 @@ def _fold(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
 
 
 # Python's functions that mean an operation when a tile is among their arguments.
-_BUILTINS: dict[Any, Any] = {max: _fold(ops.maximum), min: _fold(ops.minimum), abs: ops.abs}
+_BUILTINS: tuple[tuple[Any, Any], ...] = (
+    (max, _fold(ops.maximum)),
+    (min, _fold(ops.minimum)),
+    (abs, ops.abs),
+)
 
 
 def call(node: ast.Call, scope: Scope) -> Any:
@@ -43,7 +47,8 @@ def call(node: ast.Call, scope: Scope) -> Any:
     kwargs: dict[str, Any] = {}
     for keyword in node.keywords:
         value = expressions.evaluate(keyword.value, scope)
-        kwargs |= {keyword.arg: value} if keyword.arg is not None else value
+        with scope.frame.at(keyword.value), ordinary_python():
+            kwargs |= {keyword.arg: value} if keyword.arg is not None else value
     return apply(function, args, kwargs, scope, node)
 
 
@@ -51,34 +56,53 @@ def apply(function: Any, args: list[Any], kwargs: dict[str, Any], scope: Scope, 
     """Calls `function` at `node`."""
     if function is range:
         function = range_
-    if function in _BUILTINS and any(isinstance(a, Tile) for a in args):
-        function = _BUILTINS[function]
+    if any(isinstance(a, Tile) for a in args):
+        function = next((of_tiles for plain, of_tiles in _BUILTINS if function is plain), function)
     if isinstance(function, functools.partial):
         return apply(function.func, [*function.args, *args], {**function.keywords, **kwargs}, scope, node)
     if isinstance(function, LocalFunction):
-        signature = _local_signature(function)
-        return _inline(
-            function.node, signature, function.scope, function.scope.frame.file, args, kwargs, scope, node
-        )
+        file = function.scope.frame.file
+        return _inline(function.node, function.signature, function.scope, file, args, kwargs, scope, node)
     if _is_operation(function):
         return _operation(function, args, kwargs, scope, node)
     if isinstance(function, DType):
-        return function(*args, **kwargs)
+        if len(args) != 1 or kwargs:
+            raise OperandError(f"mc.{function}(…) takes one value", f"mc.{function}(1), for example")
+        return function(*args)
     if isinstance(function, Kernel):
         raise OperandError(
             f"'{function.name}' is a kernel, and a kernel cannot call another one",
             "move the shared part into a plain function and call that",
         )
-    if isinstance(function, FunctionType) and not is_library(function):
+    if isinstance(function, FunctionType) and not is_library(function, scope.globals):
         enclosing = Scope(scope.frame, closure(function), function.__globals__)
         file = display_path(function.__code__.co_filename)
         definition = function_node(function)
         return _inline(definition, inspect.signature(function), enclosing, file, args, kwargs, scope, node)
     if not callable(function):
         raise OperandError(f"{kind_of(function)} cannot be called", "call functions and mc operations")
+    _refuse_mutation(function)
     _refuse_tiles(function, [*args, *kwargs.values()])
     with ordinary_python():
         return function(*args, **kwargs)
+
+
+_MUTATORS: dict[Any, tuple[str, ...]] = {
+    list: ("append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"),
+    dict: ("clear", "pop", "popitem", "setdefault", "update"),
+    set: ("add", "clear", "discard", "pop", "remove", "update"),
+}
+
+
+def _refuse_mutation(function: Callable[..., Any]) -> None:
+    """A change in a loop would happen once, while the kernel is traced, and not as often as it runs."""
+    owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
+    if name in _MUTATORS.get(type(owner), ()):
+        kind = type(owner).__name__
+        raise UnsupportedSyntaxError(
+            f"a {kind} cannot be changed in a kernel, so '.{name}' cannot be used",
+            "make a new one: values = [*values, x]" if kind == "list" else "make a new one before the kernel",
+        )
 
 
 def _refuse_tiles(function: Callable[..., Any], values: list[Any]) -> None:
@@ -150,8 +174,9 @@ def _inline(
     return None if outcome is statements.NO_RETURN else outcome
 
 
-def _local_signature(function: LocalFunction) -> inspect.Signature:
-    arguments, scope, kinds = function.node.args, function.scope, inspect.Parameter
+def local_function(node: ast.FunctionDef | ast.Lambda, scope: Scope) -> LocalFunction:
+    """A `def` or lambda inside a kernel, its default values computed now."""
+    arguments, kinds = node.args, inspect.Parameter
     positional = [*arguments.posonlyargs, *arguments.args]
     given = [expressions.evaluate(d, scope) for d in arguments.defaults]
     defaults = [kinds.empty] * (len(positional) - len(given)) + given
@@ -161,4 +186,6 @@ def _local_signature(function: LocalFunction) -> inspect.Signature:
     for p, d in zip(arguments.kwonlyargs, arguments.kw_defaults):
         default = kinds.empty if d is None else expressions.evaluate(d, scope)
         params.append(kinds(p.arg, kinds.KEYWORD_ONLY, default=default))
-    return inspect.Signature(params)
+    if arguments.kwarg:
+        params.append(kinds(arguments.kwarg.arg, kinds.VAR_KEYWORD))
+    return LocalFunction(node, scope, inspect.Signature(params))

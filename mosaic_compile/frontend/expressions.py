@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
 from mosaic_compile.errors import NotConstantError, OperandError, UndefinedNameError, UnsupportedSyntaxError
 from mosaic_compile.language.dtypes import DType
-from mosaic_compile.language.loops import Range
 from mosaic_compile.language.op import kind_of
 from mosaic_compile.language.tile import Array, Tile
 
 from . import branches, calls, operators, statements
 from .python import ordinary_python
-from .scope import LocalFunction, Scope, Undefined
+from .scope import Scope, Undefined
 
 
 def evaluate(node: ast.expr, scope: Scope) -> Any:
@@ -56,10 +55,9 @@ def _value(node: ast.expr, scope: Scope) -> Any:
         case ast.Slice(lower=lower, upper=upper, step=step):
             return slice(*(None if part is None else evaluate(part, scope) for part in (lower, upper, step)))
         case ast.NamedExpr(target=ast.Name(id=name), value=value):
-            scope.locals[name] = evaluate(value, scope)
-            return scope.locals[name]
+            return _walrus(name, evaluate(value, scope), scope)
         case ast.Lambda():
-            return LocalFunction(node, scope)
+            return calls.local_function(node, scope)
         case ast.JoinedStr(values=values):
             return "".join(_formatted(value, scope) for value in values)
         case (
@@ -69,9 +67,32 @@ def _value(node: ast.expr, scope: Scope) -> Any:
             return list(_comprehension(element, generators, scope))
         case ast.Starred():
             raise UnsupportedSyntaxError("'*' cannot be used here", "write the values one by one")
-    raise UnsupportedSyntaxError(
-        f"{type(node).__name__} cannot be used in a kernel", "see the language reference in docs/language.md"
+    what, instead = _UNSUPPORTED.get(
+        type(node), ("this expression", "see the language reference in docs/language.md")
     )
+    raise UnsupportedSyntaxError(f"{what} cannot be used in a kernel", instead)
+
+
+_UNSUPPORTED: dict[type[ast.expr], tuple[str, str]] = {
+    ast.Await: ("'await'", "call plain functions"),
+    ast.Yield: ("'yield'", "return a tuple of values, or store them to an array"),
+    ast.YieldFrom: ("'yield'", "return a tuple of values, or store them to an array"),
+    ast.Set: ("a set", "use a tuple"),
+    ast.SetComp: ("a set comprehension", "use a list comprehension"),
+    ast.DictComp: ("a dict comprehension", "write the dict out, or make it before the kernel"),
+    ast.Dict: ("'**' in a dict", "write the entries out"),
+}
+
+
+def _walrus(name: str, value: Any, scope: Scope) -> Any:
+    while scope.is_comprehension and scope.enclosing is not None:  # as in Python: a variable of the function
+        scope = scope.enclosing
+    if scope.walrus is not None:
+        raise UnsupportedSyntaxError(
+            f"':=' cannot be used in {scope.walrus}", "assign in a statement of its own"
+        )
+    scope.locals[name] = value
+    return value
 
 
 def read_name(node: ast.Name, scope: Scope) -> Any:
@@ -103,16 +124,20 @@ def _conditional(node: ast.IfExp, scope: Scope) -> Any:
     if isinstance(test, bool):
         return evaluate(node.body if test else node.orelse, scope)
     what = "the value of this `if` expression"
-    return branches.select(
-        test, lambda: evaluate(node.body, scope), lambda: evaluate(node.orelse, scope), what, scope, node
-    )
+    with scope.without_walrus("an `if` expression whose condition is known only when the kernel runs"):
+        return branches.select(
+            test, lambda: evaluate(node.body, scope), lambda: evaluate(node.orelse, scope), what, scope, node
+        )
 
 
 def starred(nodes: list[ast.expr], scope: Scope) -> Iterator[Any]:
     """The values of a display or of arguments, `*values` spread out."""
     for node in nodes:
         if isinstance(node, ast.Starred):
-            yield from evaluate(node.value, scope)
+            values = evaluate(node.value, scope)
+            with scope.frame.at(node), ordinary_python():
+                spread = list(values)
+            yield from spread
         else:
             yield evaluate(node, scope)
 
@@ -138,25 +163,31 @@ def _formatted(node: ast.expr, scope: Scope) -> str:
             "an f-string holds compile-time values", "print runtime values with mc.device_print"
         )
     spec = "" if node.format_spec is None else evaluate(node.format_spec, scope)
+    conversions: dict[int, Callable[[Any], str]] = {ord("r"): repr, ord("s"): str, ord("a"): ascii}
     with ordinary_python():
-        return format(value, spec)
+        return format(conversions[node.conversion](value) if node.conversion in conversions else value, spec)
+
+
+def unrolled(iterable: Any, node: ast.expr, scope: Scope) -> Iterator[Any]:
+    """The items of a loop or comprehension over something known at compile time."""
+    with scope.frame.at(node):
+        if isinstance(iterable, Tile | Array) or not isinstance(iterable, Iterable):
+            raise OperandError(
+                f"a kernel cannot loop over {kind_of(iterable)}",
+                "loop over range(…), or over a tuple that is known at compile time",
+            )
+        with ordinary_python():
+            items = list(iterable)
+    yield from items
 
 
 def _comprehension(element: ast.expr, generators: list[ast.comprehension], scope: Scope) -> Iterator[Any]:
     first, *rest = generators
     iterable = evaluate(first.iter, scope)
-    if isinstance(iterable, Range) and all(
-        isinstance(v, int) for v in (iterable.start, iterable.stop, iterable.step)
-    ):
-        iterable = range(iterable.start, iterable.stop, iterable.step)  # type: ignore[arg-type]
-    if not isinstance(iterable, tuple | list | range | dict | zip | enumerate):
-        what = "a range known only at run time" if isinstance(iterable, Range) else kind_of(iterable)
-        raise UnsupportedSyntaxError(
-            f"a comprehension cannot run over {what}",
-            "comprehensions are unrolled at compile time; work on whole tiles, or use a for loop",
-        ).at(scope.frame.spans(first.iter))
-    for item in iterable:
-        inner = Scope(scope.frame, {}, scope.globals, scope, scope.captured, scope.loops)
+    for item in unrolled(iterable, first.iter, scope):
+        inner = Scope(
+            scope.frame, {}, scope.globals, scope, scope.captured, scope.loops, is_comprehension=True
+        )
         statements.assign(first.target, item, inner)
         conditions = [branches.condition(test, inner, "if") for test in first.ifs]
         if any(isinstance(c, Tile) for c in conditions):

@@ -101,4 +101,14 @@ def _before(statement: ast.stmt, after: Names) -> Names:
 def captured_names(body: Sequence[ast.stmt]) -> Names:
     """Names that nested functions read: their values matter wherever such a function may be called."""
     nested = [n for s in body for n in ast.walk(s) if isinstance(n, ast.FunctionDef | ast.Lambda)]
-    return frozenset().union(*(reads(n) for n in nested))
+    return frozenset().union(*map(_free_names, nested))
+
+
+def _free_names(function: ast.FunctionDef | ast.Lambda) -> Names:
+    """The names that a nested function reads of the function around it (default values are read there)."""
+    a = function.args
+    parameters = [*a.posonlyargs, *a.args, *a.kwonlyargs, *(p for p in (a.vararg, a.kwarg) if p)]
+    own = frozenset(p.arg for p in parameters)
+    if isinstance(function, ast.Lambda):
+        return reads(function.body) - own
+    return frozenset().union(*map(reads, function.body)) - own - assigned(function.body)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mosaic_compile.errors import CarriedTypeError, OperandError, UndefinedNameError, UnsupportedSyntaxError
+from mosaic_compile.errors import CarriedTypeError, UndefinedNameError, UnsupportedSyntaxError
 from mosaic_compile.language.dtypes import i32
 from mosaic_compile.language.loops import Range
 from mosaic_compile.language.op import i32_value, kind_of
-from mosaic_compile.language.tile import Array, Tile
+from mosaic_compile.language.tile import Tile
 from mosaic_compile.mlir import ir, scf
 
 from . import branches, expressions, statements
@@ -29,15 +29,8 @@ def for_statement(node: ast.For, scope: Scope, after: Names) -> None:
     if isinstance(iterable, Range):
         _runtime_for(node, iterable, scope, after)
         return
-    if isinstance(iterable, Tile | Array) or not isinstance(
-        iterable, tuple | list | range | dict | zip | enumerate
-    ):
-        raise OperandError(
-            f"a kernel cannot loop over {kind_of(iterable)}",
-            "loop over range(…), or over a tuple that is known at compile time",
-        ).at(scope.frame.spans(node.iter))
     live = loop_live(node, after)
-    for item in iterable:  # known now: unrolled
+    for item in expressions.unrolled(iterable, node.iter, scope):
         statements.assign(node.target, item, scope)
         if statements.block(node.body, scope, live) is not statements.NO_RETURN:
             raise UnsupportedSyntaxError(
@@ -61,6 +54,10 @@ def _runtime_for(node: ast.For, bounds: Range, scope: Scope, after: Names) -> No
         _body(node, scope, after)
         scf.yield_(carried.leave(scope, node))
     carried.finish(scope, loop.results, node)
+    scope.locals[node.target.id] = Undefined(
+        f"'{node.target.id}' has no value after its loop on line {node.lineno}",
+        "copy it to another variable inside the loop, or compute it from the loop's bounds",
+    )
 
 
 def while_statement(node: ast.While, scope: Scope, after: Names) -> None:
@@ -77,7 +74,8 @@ def while_statement(node: ast.While, scope: Scope, after: Names) -> None:
     )
     with scope.isolated(loops=1), ir.InsertionPoint(before):
         carried.enter(scope, before.arguments)
-        test = branches.condition(node.test, scope, "while")
+        with scope.without_walrus("a `while` condition"):
+            test = branches.condition(node.test, scope, "while")
         if isinstance(test, bool):
             raise UnsupportedSyntaxError(
                 f"this `while` condition is always {test}",

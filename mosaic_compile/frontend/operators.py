@@ -78,10 +78,14 @@ def unary(op: ast.unaryop, operand: Any) -> Any:
         return _UNARY[type(op)][0](operand)
 
 
+def _is_true(value: Any) -> bool:
+    with ordinary_python():
+        return bool(value)
+
+
 def _not(operand: Any) -> Any:
     if not isinstance(operand, Tile):
-        with ordinary_python():
-            return not operand
+        return not _is_true(operand)
     if operand.shape:
         raise OperandError(
             f"`not` needs one truth value, not a tile of type {operand!r}", "use ~x for element by element"
@@ -133,7 +137,7 @@ def boolean(op: ast.boolop, nodes: list[ast.expr], scope: Scope) -> Any:
             value = _truth(value, node, "and" if is_and else "or", scope)
             combine = ops.bitwise_and if is_and else ops.bitwise_or
             result = combine(result, value) if isinstance(result, Tile) else value
-        elif bool(value) != is_and:  # decides at once
+        elif _is_true(value) != is_and:  # decides at once
             return value
         elif not isinstance(result, Tile):
             result = value

@@ -7,7 +7,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import BuiltinFunctionType, FunctionType
+from types import FunctionType
 from typing import Any
 
 from mosaic_compile.errors import HelperError, MosaicError
@@ -27,7 +27,9 @@ def ordinary_python() -> Iterator[None]:
 
 
 def takes_tiles(function: Any) -> bool:
-    """Python's own functions that treat tiles as opaque values."""
+    """Python's own functions that treat tiles as opaque values, and named tuples."""
+    if isinstance(function, type) and issubclass(function, tuple):
+        return True
     return function in (
         isinstance, type, len, tuple, list, zip, enumerate, reversed, id, repr, int, float, bool,
         getattr, hasattr,
@@ -40,10 +42,12 @@ def _library_folders() -> tuple[str, ...]:
     return tuple({paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"]})
 
 
-def is_library(function: FunctionType | BuiltinFunctionType) -> bool:
-    """Whether a function is Python's or an installed package's: run at compile time, not inlined."""
-    package = (getattr(function, "__module__", None) or "").split(".")[0]
-    if package == "mosaic_compile":
+def is_library(function: FunctionType, caller: dict[str, Any]) -> bool:
+    """Whether a function is Python's or an installed package's: run at compile time, not inlined.
+
+    `caller`: the globals of the function that calls. Functions of its own package are always inlined.
+    """
+    package = (function.__module__ or "").split(".")[0]
+    if package in ("mosaic_compile", str(caller.get("__name__")).split(".")[0]):
         return False
-    file = function.__code__.co_filename if isinstance(function, FunctionType) else ""
-    return package in sys.stdlib_module_names or file.startswith(_library_folders())
+    return package in sys.stdlib_module_names or function.__code__.co_filename.startswith(_library_folders())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,6 +75,9 @@ class Scope:
     enclosing: Scope | None = None
     captured: Names = frozenset()  # names that nested functions read
     loops: int = 0  # runtime loops around the current statement
+    is_kernel: bool = False
+    is_comprehension: bool = False
+    walrus: str | None = None  # why `:=` cannot assign at the current place
 
     def find(self, name: str) -> Any:
         """The value of a name; KeyError where it is not defined anywhere."""
@@ -85,6 +89,15 @@ class Scope:
         if name in self.globals:
             return self.globals[name]
         return vars(builtins)[name]
+
+    @contextmanager
+    def without_walrus(self, reason: str) -> Iterator[None]:
+        """`:=` is an error inside: the value would not reach the code that reads it."""
+        saved, self.walrus = self.walrus, reason
+        try:
+            yield
+        finally:
+            self.walrus = saved
 
     @contextmanager
     def isolated(self, loops: int = 0) -> Iterator[None]:
@@ -105,10 +118,11 @@ class Scope:
 
 @dataclass(frozen=True, eq=False)
 class LocalFunction:
-    """A `def` or lambda inside a kernel."""
+    """A `def` or lambda inside a kernel; its defaults were computed where it stands."""
 
     node: FunctionNode
     scope: Scope
+    signature: inspect.Signature
 
     @property
     def name(self) -> str:

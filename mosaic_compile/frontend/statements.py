@@ -16,9 +16,9 @@ from mosaic_compile.errors import (
 from mosaic_compile.language.op import kind_of
 from mosaic_compile.language.tile import Array, Tile
 
-from . import branches, expressions, loops, operators
+from . import branches, calls, expressions, loops, operators
 from .liveness import Names, live_after_each
-from .scope import LocalFunction, Scope
+from .scope import Scope
 
 NO_RETURN = object()  # what a block gives that ran to its end
 
@@ -29,18 +29,25 @@ def block(statements: Sequence[ast.stmt], scope: Scope, live: Names) -> Any:
     for i, statement in enumerate(statements):
         with scope.frame.at(statement):
             if isinstance(statement, ast.Return):
-                return None if statement.value is None else expressions.evaluate(statement.value, scope)
-            if isinstance(statement, ast.If):
-                outcome = branches.if_statement(statement, scope, after[i], statements[i + 1 :], live)
-                if outcome is not NO_RETURN:
-                    return outcome
-            else:
-                run(statement, scope, after[i])
+                return _returned(statement, scope)
+            if isinstance(statement, ast.If) and branches.returns(statement):
+                return branches.if_with_return(statement, statements[i + 1 :], scope, live)
+            run(statement, scope, after[i])
     return NO_RETURN
 
 
+def _returned(node: ast.Return, scope: Scope) -> Any:
+    value = None if node.value is None else expressions.evaluate(node.value, scope)
+    if value is not None and scope.is_kernel:
+        raise UnsupportedSyntaxError(
+            "a kernel returns nothing: its results go to arrays",
+            "write them with mc.store(array, index, tile)",
+        )
+    return value
+
+
 def run(node: ast.stmt, scope: Scope, after: Names) -> None:
-    """Runs one statement, neither `if` nor `return`; `after` may be read behind it."""
+    """Runs one statement that does not return; `after` may be read behind it."""
     match node:
         case ast.Assign(targets=targets, value=value):
             result = expressions.evaluate(value, scope)
@@ -57,6 +64,8 @@ def run(node: ast.stmt, scope: Scope, after: Names) -> None:
             scope.locals[name] = result
         case ast.AugAssign(target=target):
             assign(target, None, scope)  # raises: only names can be assigned
+        case ast.If():
+            branches.if_statement(node, scope, after)
         case ast.For():
             loops.for_statement(node, scope, after)
         case ast.While():
@@ -69,8 +78,13 @@ def run(node: ast.stmt, scope: Scope, after: Names) -> None:
             pass
         case ast.Assert(test=test, msg=message):
             assert_statement(test, message, scope)
-        case ast.FunctionDef(name=name):
-            scope.locals[name] = LocalFunction(node, scope)
+        case ast.FunctionDef(name=name, decorator_list=[]):
+            scope.locals[name] = calls.local_function(node, scope)
+        case ast.FunctionDef(name=name, decorator_list=[decorator, *_]):
+            raise UnsupportedSyntaxError(
+                f"'{name}' cannot be decorated inside a kernel",
+                "define it outside the kernel, or call it as it is",
+            ).at(scope.frame.spans(decorator))
         case _:
             raise _unsupported(node)
 

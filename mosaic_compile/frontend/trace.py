@@ -10,9 +10,6 @@ are inlined.
 
 from __future__ import annotations
 
-import ast
-
-from mosaic_compile.errors import UnsupportedSyntaxError
 from mosaic_compile.language.kernel import Kernel
 from mosaic_compile.language.specialization import Specialization
 from mosaic_compile.mlir import func, ir, new_context
@@ -21,7 +18,7 @@ from .arguments import argument_attributes, argument_type, parameter_values, run
 from .liveness import captured_names
 from .scope import Frame, Scope, closure
 from .source import FunctionNode, body_of, display_path, function_node
-from .statements import NO_RETURN, block
+from .statements import block
 
 
 def trace(kernel: Kernel, spec: Specialization) -> ir.Module:
@@ -62,10 +59,5 @@ def _body(kernel: Kernel, spec: Specialization, node: FunctionNode, frame: Frame
     module_globals = kernel.function.__globals__
     enclosing = Scope(frame, closure(kernel.function), module_globals)
     body = body_of(node)
-    scope = Scope(frame, variables, module_globals, enclosing, captured_names(body))
-    outcome = block(body, scope, frozenset())
-    if outcome is not NO_RETURN and outcome is not None:
-        raise UnsupportedSyntaxError(
-            "a kernel returns nothing: its results go to arrays",
-            "write them with mc.store(array, index, tile)",
-        ).at(frame.spans(next((s for s in ast.walk(node) if isinstance(s, ast.Return)), node)))
+    scope = Scope(frame, variables, module_globals, enclosing, captured_names(body), is_kernel=True)
+    block(body, scope, frozenset())

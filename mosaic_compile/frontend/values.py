@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mosaic_compile.language.dtypes import bool_
@@ -14,13 +14,18 @@ HOLE = object()  # stands for a tile that is not made yet
 
 def holes(value: Any) -> Any:
     """A tile, or a tuple of tiles, with a HOLE in place of each."""
-    return tuple(holes(v) for v in value) if isinstance(value, tuple) else HOLE
+    return like(value, (holes(v) for v in value)) if isinstance(value, tuple) else HOLE
+
+
+def like(form: Any, items: Iterable[Any]) -> Any:
+    """A tuple or list of the same kind, named tuples included, with other items."""
+    return form._make(items) if hasattr(form, "_make") else type(form)(items)
 
 
 def fill(form: Any, tiles: Iterator[Tile]) -> Any:
     """`form` with every HOLE replaced by the next tile."""
     if isinstance(form, tuple | list):
-        return type(form)(fill(v, tiles) for v in form)
+        return like(form, (fill(v, tiles) for v in form))
     return next(tiles) if form is HOLE else form
 
 
@@ -35,8 +40,10 @@ def runtime_form(value: Any) -> Any:
     if is_number(value):
         return constant(value, default_dtype(value))
     if isinstance(value, tuple | list) and value:
-        items = tuple(runtime_form(v) for v in value)
-        return None if any(i is None for i in items) else items
+        items = [runtime_form(v) for v in value]
+        return (
+            None if any(i is None for i in items) else like(value if isinstance(value, tuple) else (), items)
+        )
     return None
 
 

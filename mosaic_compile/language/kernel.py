@@ -76,19 +76,27 @@ class Kernel:
         self,
         *,
         dims: Mapping[str, int] | None = None,
+        multiples: Mapping[str, int] | None = None,
         arrays: frozenset[str] | set[str] = frozenset(),
         tuned: Mapping[str, Any] | None = None,
         **given: Any,
     ) -> Specialization:
         """The choices for ahead-of-time compilation.
 
-        dims: dimensions to fix. arrays: optional arrays to compile with. tuned: an entry of `tune` instead of
-        the first.
+        dims: dimensions to fix. multiples: what others are multiples of. arrays: optional arrays to compile
+        with. tuned: an entry of `tune` instead of the first.
         given: constants, compiler options (num_warps …) and element types. Raises ArgumentError.
         """
         try:
             defaults = self.defaults if tuned is None else tuned
-            return ahead_of_time(self.signature, defaults, given=given, dims=dims, arrays=frozenset(arrays))
+            return ahead_of_time(
+                self.signature,
+                defaults,
+                given=given,
+                dims=dims,
+                multiples=multiples,
+                arrays=frozenset(arrays),
+            )
         except MosaicError as error:
             raise error.at((self.span,)) from None
 

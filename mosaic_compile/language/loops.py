@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,30 @@ class Range:
     unroll: int | None = None
     flatten: bool = False
     warp_specialize: bool = False
+
+    def known(self) -> builtins.range:
+        """The same as Python's range, where the bounds are known at compile time."""
+        bounds = (self.start, self.stop, self.step)
+        if any(isinstance(bound, Tile) for bound in bounds):
+            raise NotConstantError(
+                "this range is known only when the kernel runs", "loop over it with `for i in range(…):`"
+            )
+        return builtins.range(*bounds)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.known())
+
+    def __reversed__(self) -> Iterator[int]:
+        return reversed(self.known())
+
+    def __len__(self) -> int:
+        return len(self.known())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.known()[index]
+
+    def __contains__(self, value: Any) -> bool:
+        return value in self.known()
 
     def attributes(self) -> dict[str, ir.Attribute]:
         """The options as attributes of an scf.for."""
@@ -82,5 +107,6 @@ def static_range(start: Any, stop: Any = None, step: Any = 1) -> builtins.range:
     return builtins.range(start, stop, step) if stop is not None else builtins.range(start)
 
 
+range_.__name__ = "range"  # what messages call it
 range_.__mosaic_op__ = True  # type: ignore[attr-defined]
 static_range.__mosaic_op__ = True  # type: ignore[attr-defined]

@@ -8,8 +8,10 @@ interpreter, compare with).
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -90,7 +92,7 @@ def number_attribute(value: bool | int | float, dtype: DType) -> ir.Attribute:
     element = ir.Type.parse(dtype.mlir)
     if dtype.is_float:
         # Rounded to the type first: MLIR takes the double as it is and would refuse or truncate it.
-        return ir.FloatAttr.get(element, float(np.asarray(value, np.float64).astype(dtype.numpy)))
+        return ir.FloatAttr.get(element, _rounded(value, dtype))
     if dtype is bool_:
         return ir.BoolAttr.get(bool(value))
     if isinstance(value, float) and not value.is_integer():
@@ -108,6 +110,22 @@ def number_attribute(value: bool | int | float, dtype: DType) -> ir.Attribute:
     if dtype.kind == "uint" and value > dtype.max >> 1:
         value -= dtype.max + 1
     return ir.IntegerAttr.get(element, value)
+
+
+def _rounded(value: bool | int | float, dtype: DType) -> float:
+    """A number as the type holds it: what is finite stays finite, infinity stays infinity."""
+    if isinstance(value, int) and abs(value) > 2**1023:
+        exact, rounded = 0.0, math.inf
+    else:
+        exact = float(value)
+        with np.errstate(over="ignore", invalid="ignore"):
+            rounded = float(np.asarray(exact, np.float64).astype(dtype.numpy))
+    if math.isfinite(exact) != math.isfinite(rounded) or math.isnan(exact) != math.isnan(rounded):
+        raise MixedTypesError(
+            f"{value} does not fit into {dtype}",
+            "use a wider element type, or float('inf') where it is meant",
+        )
+    return rounded
 
 
 def _splat(attribute: ir.Attribute, type_: ir.Type) -> ir.Attribute:
@@ -133,7 +151,22 @@ def kind_of(value: Any) -> str:
         return repr(value)
     if isinstance(value, ArraySpec | DType):
         return f"the type {value!r}"
-    return f"{type(value).__name__} {value!r}"
+    if value is None or isinstance(value, bool):
+        return repr(value)
+    if is_number(value):
+        return f"the number {value}"
+    if isinstance(value, str):
+        return f"the string {value!r}"
+    if isinstance(value, tuple | list) and len(value) <= 8:
+        return f"the {type(value).__name__} {value!r}"
+    if isinstance(value, np.ndarray):
+        return f"a NumPy array of shape {value.shape}"
+    name = getattr(value, "__name__", None) or getattr(value, "name", None)
+    if isinstance(value, ModuleType | type):
+        return f"the {'module' if isinstance(value, ModuleType) else 'class'} '{name}'"
+    if callable(value):
+        return "a lambda" if name == "<lambda>" else f"the function '{name}'"
+    return f"a value of the Python type {type(value).__name__}"
 
 
 def require_tile(value: Any, what: str) -> Tile:
@@ -147,7 +180,13 @@ def require_tile(value: Any, what: str) -> Tile:
         )
     if is_number(value):
         raise OperandError(
-            f"{what} takes a tile, not the number {value!r}", f"give it an element type: mc.f32({value!r})"
+            f"{what} takes a tile, not {kind_of(value)}",
+            f"give it an element type: mc.{default_dtype(value)}({value})",
+        )
+    if isinstance(value, np.ndarray):
+        raise OperandError(
+            f"{what} takes a tile, not {kind_of(value)}",
+            "pass the array to the kernel as an argument and load a block of it",
         )
     raise OperandError(f"{what} takes a tile, not {kind_of(value)}", "pass a tile or a scalar")
 
@@ -253,7 +292,7 @@ def require_index(value: Any, what: str) -> Tile | int:
         )
     if isinstance(value, Tile) and value.dtype is not i32:
         raise MixedTypesError(f"{what} is of type i32, not {value!r}", "convert it: index.to(mc.i32)")
-    return value
+    return value if isinstance(value, Tile) else int(value)
 
 
 def i32_value(value: Tile | int) -> ir.Value:
@@ -295,10 +334,11 @@ def broadcast(x: Tile, shape: tuple[int, ...]) -> Tile:
 def meet(what: str, a: Any, b: Any) -> tuple[Tile, Tile]:
     """Two operands with one element type and one shape; a bare number takes the other operand's type."""
     if not isinstance(a, Tile) and not isinstance(b, Tile):
-        dtype = default_dtype(a + b) if is_number(a) and is_number(b) else None
-        if dtype is None:
-            require_tile(a if not is_number(a) else b, what)
-        return constant(a, dtype), constant(b, dtype)  # type: ignore[arg-type]
+        for value in (a, b):
+            if not is_number(value):
+                require_tile(value, what)  # raises
+        dtype = max((default_dtype(a), default_dtype(b)), key=(bool_, i32, i64, f32).index)
+        return constant(a, dtype), constant(b, dtype)
     if not isinstance(a, Tile):
         a = _number_like(what, a, b)
     if not isinstance(b, Tile):

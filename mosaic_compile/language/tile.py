@@ -98,7 +98,7 @@ class Tile:
     def __bool__(self) -> bool:
         raise NotConstantError(
             f"a value of type {self!r} is not known at compile time, so Python cannot branch on it",
-            "use `if` and `while` on scalars in the kernel itself, mc.where on tiles, and & | ~ instead of and, or, not",
+            "use `if` and `while` on scalars in the kernel itself, mc.where on tiles",
         )
 
     def __int__(self) -> int:
@@ -298,7 +298,16 @@ class Array:
             f"load a block first: mc.load({self.name}, index, shape)",
         )
 
+    # Every operator, so that none falls back to Python's own meaning of it.
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _no_arithmetic
-    __matmul__ = __neg__ = __lt__ = __gt__ = __le__ = __ge__ = __pow__ = __mod__ = __floordiv__ = (
-        _no_arithmetic
-    )
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __matmul__ = _no_arithmetic
+    __rmatmul__ = __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __lshift__ = _no_arithmetic
+    __rlshift__ = __rshift__ = __rrshift__ = __neg__ = __pos__ = __invert__ = __abs__ = _no_arithmetic
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _no_arithmetic  # type: ignore[assignment]
+    __hash__ = object.__hash__
+    __array_ufunc__ = None
+
+    def __iter__(self) -> Any:
+        raise OperandError(
+            f"{self!r} cannot be iterated over", f"load blocks of it: mc.load({self.name}, index, shape)"
+        )

@@ -180,7 +180,11 @@ def fma(a: Any, b: Any, c: Any) -> Tile:
 @op(reference=np.maximum)
 def maximum(a: Any, b: Any) -> Tile:
     """The larger of a and b; NaN if either is NaN."""
-    a, b = _arithmetic("mc.maximum", a, b)
+    return _larger("mc.maximum", a, b)
+
+
+def _larger(what: str, a: Any, b: Any) -> Tile:
+    a, b = _arithmetic(what, a, b)
     function = {"float": arith.maximumf, "int": arith.maxsi, "uint": arith.maxui}[a.dtype.kind]
     return Tile(function(a.value, b.value), a.dtype, a.shape)
 
@@ -188,7 +192,11 @@ def maximum(a: Any, b: Any) -> Tile:
 @op(reference=np.minimum)
 def minimum(a: Any, b: Any) -> Tile:
     """The smaller of a and b; NaN if either is NaN."""
-    a, b = _arithmetic("mc.minimum", a, b)
+    return _smaller("mc.minimum", a, b)
+
+
+def _smaller(what: str, a: Any, b: Any) -> Tile:
+    a, b = _arithmetic(what, a, b)
     function = {"float": arith.minimumf, "int": arith.minsi, "uint": arith.minui}[a.dtype.kind]
     return Tile(function(a.value, b.value), a.dtype, a.shape)
 
@@ -196,7 +204,7 @@ def minimum(a: Any, b: Any) -> Tile:
 @op(reference=np.clip)
 def clamp(x: Any, low: Any, high: Any) -> Tile:
     """x limited to low <= x <= high; NaN stays NaN."""
-    return minimum(maximum(x, low), high)
+    return _smaller("mc.clamp", _larger("mc.clamp", x, low), high)
 
 
 # Comparison.
@@ -439,8 +447,9 @@ def as_dtype(value: Any, dtype: Any) -> Any:
 
 
 __all__ = [
-    "abs", "add", "as_dtype", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "cdiv", "ceil", "clamp",
-    "cos", "divide", "equal", "erf", "exp", "exp2", "floor", "floor_divide", "fma", "greater", "greater_equal",
-    "less", "less_equal", "log", "log2", "maximum", "minimum", "multiply", "negate", "not_equal", "power",
-    "remainder", "rsqrt", "shift_left", "shift_right", "sigmoid", "sin", "sqrt", "subtract", "tanh", "where",
+    "abs", "add", "as_dtype", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "cdiv", "ceil",
+    "clamp", "cos", "divide", "equal", "erf", "exp", "exp2", "floor", "floor_divide", "fma", "greater",
+    "greater_equal", "less", "less_equal", "log", "log2", "maximum", "minimum", "multiply", "negate",
+    "not_equal", "power", "remainder", "rsqrt", "shift_left", "shift_right", "sigmoid", "sin", "sqrt",
+    "subtract", "tanh", "where",
 ]  # fmt: skip

@@ -70,9 +70,10 @@ def _starts(what: str, array: Array, index: Any, shape: tuple[int, ...], offset:
         )
     given = index if offset is None else offset
     items = tuple(given) if isinstance(given, tuple | list) else (given,)
+    thing = "index" if offset is None else "offset"
     if len(items) != array.ndim:
         raise ShapeError(
-            f"{_with_rank(array)}, but {what} is given {_count(len(items), 'index' if offset is None else 'offset')}",
+            f"{_with_rank(array)}, but {what} is given {_count(len(items), thing)}",
             "give one for each dimension; fix dimensions with array[i] first",
         )
     if len(shape) != array.ndim:
@@ -82,7 +83,7 @@ def _starts(what: str, array: Array, index: Any, shape: tuple[int, ...], offset:
         )
     starts: dict[int, Tile | int] = dict(array.point)
     for axis, item, size in zip(array.axes, items, shape):
-        require_index(item, f"{what}'s {'index' if offset is None else 'offset'}")
+        require_index(item, f"{what}'s {thing}")
         starts[axis] = (
             item
             if offset is not None or size == 1

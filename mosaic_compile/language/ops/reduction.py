@@ -70,11 +70,11 @@ def _fill_combine(region: ir.Region, tiles: list[Tile], combine: Combine, what: 
         scalars = [Tile(value, tile.dtype, ()) for value, tile in zip(block.arguments, tiles * 2)]
         outcome = combine(*scalars)
         results = list(outcome) if isinstance(outcome, tuple | list) else [outcome]
-        types = [repr(r) for r in results]
-        expected = [repr(t.dtype) for t in tiles]
+        types = ", ".join(map(repr, results))
+        expected = ", ".join(map(repr, (t.dtype for t in tiles)))
         if types != expected:
             raise CarriedTypeError(
-                f"{what}'s function must return ({', '.join(expected)}), but this one returns ({', '.join(types)})",
+                f"{what}'s function must return ({expected}), but this one returns ({types})",
                 "return one scalar of the same element type for each tile",
             )
         YieldOp([r.value for r in results])
