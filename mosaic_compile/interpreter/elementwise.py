@@ -212,10 +212,6 @@ def _count_trailing_zeros(x: Any) -> Any:
     return np.where(x == 0, x.dtype.type(bits), x.dtype.type(bits - 1) - _count_leading_zeros(lowest))
 
 
-def _integer_power(op: Op, env: Env, a: Any, b: Any) -> Any:
-    return (a.astype(np.float64) ** b).astype(a.dtype) if a.dtype.kind not in "i" else np.power(a, b)
-
-
 REGISTRY: dict[str, Entry] = {
     "arith.constant": _constant,
     # Floats.
@@ -287,8 +283,6 @@ REGISTRY: dict[str, Entry] = {
     ),
     "math.copysign": _float(np.copysign),
     "math.fma": _fma,
-    "math.ipowi": _integer_power,
-    "math.fpowi": _integer_power,
     "math.rsqrt": _function(lambda x: 1 / np.sqrt(x)),
     "math.cbrt": _function(np.cbrt),
     "math.exp": _function(np.exp),

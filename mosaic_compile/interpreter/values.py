@@ -7,7 +7,6 @@ operations that read it as unsigned reinterpret it. i1 is bool.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -56,9 +55,7 @@ def _dense(attribute: ir.DenseElementsAttr) -> np.ndarray:
     type_ = value_type(attribute.type)
     if attribute.is_splat:
         return np.full(type_.shape, attribute.get_splat_value().value, type_.dtype)
-    # Element by element: MLIR hands out no buffers of the narrow types.
-    elements = [attribute[i] for i in range(prod(type_.shape))]
-    return np.array(elements).astype(type_.dtype).reshape(type_.shape)
+    return np.array(attribute)  # TypeError for bf16, fp8 and i4, of which MLIR hands out single values only
 
 
 def unsigned(x: Any) -> Any:

@@ -3,10 +3,10 @@
 import ml_dtypes
 import numpy as np
 import pytest
+from mosaic_compile.kernels.matmul import matmul
 
 from mosaic_compile.frontend import trace
 from mosaic_compile.interpreter import run
-from mosaic_compile.kernels.matmul import matmul
 
 BM, BN, BK = 32, 16, 16
 
