@@ -50,7 +50,7 @@ def tensor_descriptor(shape: Sequence[int], element: ir.Type) -> ir.Type:
 # Functions and the grid.
 
 
-class FuncOp(TT.Operation, name="func"):
+class FuncOp(TT.Operation, name="func", traits=[ir.IsIsolatedFromAboveTrait]):
     sym_name: ir.StringAttr
     function_type: ir.TypeAttr
     sym_visibility: ir.StringAttr

@@ -1,0 +1,1 @@
+"""The back ends: each gives the stages from `tile` IR to a machine's binary."""

@@ -4,7 +4,8 @@ constants."""
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,21 +61,35 @@ class Specialization:
         return tuple(d if isinstance(d, int) else self.dims.get(d) for d in param.spec.dims)
 
 
-def row_major(sizes: tuple[int | None, ...], dtype: DType) -> Layout:
-    """Row-major: elements of a row are neighbours, rows start at multiples of 16 bytes.
+def row_major(sizes: Sequence[int | None], multiples: Sequence[int]) -> Layout:
+    """Row-major without gaps: fixed sizes give fixed strides, others come at launch.
 
-    Where the inner dimensions are fixed the strides are their products (no gaps), elsewhere they come at
-    launch.
+    multiples: what each size is a multiple of, where it is not fixed.
     """
     strides: list[int | None] = []
+    stride_multiples: list[int] = []
     for axis in range(len(sizes)):
         inner = sizes[axis + 1 :]
-        product: int | None = 1
-        for size in inner:
-            product = None if product is None or size is None else product * size
-        strides.append(product)
-    row = max(1, int(ALIGNMENT / dtype.bytes))
-    return Layout(tuple(strides), tuple(row if s is None else s for s in strides))
+        fixed = [size for size in inner if size is not None]
+        strides.append(math.prod(fixed) if len(fixed) == len(inner) else None)
+        stride_multiples.append(
+            math.prod(m if size is None else size for size, m in zip(inner, multiples[axis + 1 :]))
+        )
+    return Layout(tuple(strides), tuple(stride_multiples))
+
+
+def default_multiples(signature: Signature, dtypes: Mapping[str, DType]) -> dict[str, int]:
+    """What dimensions are taken to be multiples of where nothing is said: rows are whole 16-byte words.
+
+    That is what vector loads and TMA need. Only the innermost dimension of arrays with rows counts.
+    """
+    result: dict[str, int] = {}
+    for param in signature.arrays:
+        inner = param.spec.dims[-1]
+        if len(param.spec.dims) > 1 and isinstance(inner, str):
+            dtype = param.spec.dtype if isinstance(param.spec.dtype, DType) else dtypes[param.spec.dtype.name]
+            result[inner] = max(result.get(inner, 1), int(ALIGNMENT / dtype.bytes))
+    return result
 
 
 def resolve_constants(
@@ -123,13 +138,14 @@ def ahead_of_time(
     *,
     given: Mapping[str, Any] | None = None,
     dims: Mapping[str, int] | None = None,
+    multiples: Mapping[str, int] | None = None,
     arrays: frozenset[str] = frozenset(),
 ) -> Specialization:
     """The choices when no arguments are at hand: row-major arrays, dimensions known at launch unless `dims`
     fixes them.
 
-    given: constants, compiler options and element types (by type variable). arrays: the optional arrays to
-    compile with.
+    given: constants, compiler options and element types (by type variable). multiples: what dimensions are
+    multiples of, over `default_multiples`. arrays: the optional arrays to compile with.
     """
     given, dims = dict(given or {}), dict(dims or {})
     variables = {v.name for v in signature.dtype_vars}
@@ -137,11 +153,12 @@ def ahead_of_time(
     constants, options = resolve_constants(
         signature, defaults, {k: v for k, v in given.items() if k not in variables}
     )
-    for name, size in dims.items():
+    for name in (*dims, *(multiples or {})):
         if name not in signature.dims:
             raise ArgumentError(
                 f"the kernel has no dimension '{name}'", f"its dimensions are: {', '.join(signature.dims)}"
             )
+    for name, size in dims.items():
         if size < 0 or size >= 2**31:
             raise ArgumentError(
                 f"the dimension {name} cannot be {size}", "a dimension is between 0 and 2147483647"
@@ -152,10 +169,14 @@ def ahead_of_time(
             f"the kernel has no optional array '{name}'",
             f"there are: {', '.join(sorted(optional)) or 'none'}",
         )
-    spec = Specialization(dtypes, dims, {}, {}, constants, options)
-    layouts = {
-        p.name: row_major(spec.sizes_of(p), spec.dtype_of(p))
-        for p in signature.arrays
-        if not p.spec.optional or p.name in arrays
-    }
-    return Specialization(dtypes, dims, {}, layouts, constants, options)
+    promised = default_multiples(signature, dtypes) | dict(multiples or {})
+    for name, multiple in promised.items():
+        if multiple < 1:
+            raise ArgumentError(f"{name} cannot be a multiple of {multiple}", "a multiple is at least 1")
+    layouts = {}
+    for param in signature.arrays:
+        if param.spec.optional and param.name not in arrays:
+            continue
+        sizes = [d if isinstance(d, int) else dims.get(d) for d in param.spec.dims]
+        layouts[param.name] = row_major(sizes, [promised.get(d, 1) if isinstance(d, str) else d for d in param.spec.dims])
+    return Specialization(dtypes, dims, promised, layouts, constants, options)

@@ -1,0 +1,276 @@
+"""Compiling: runs a target's stages on a traced kernel, with dumping, timing, overriding and caching."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from . import cache, targets
+from .artifact import FORMAT, Artifact
+from .dump import Dump
+from .errors import BackendError, MosaicError, OverrideError, TargetLimitError, UsageError
+from .frontend import trace
+from .language.kernel import Kernel
+from .language.specialization import Specialization
+from .mlir import ir
+from .passes import Pass
+from .stages import PassStage, Session, Stage
+from .targets import Target
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """What is asked of the compiler beside the kernel and its specialization.
+
+    overrides: stage name to a file that takes the place of the stage's result. pass_options: pass name to its options.
+    dump: a folder for the IR after each pass. until: the last stage to run.
+    """
+
+    target: Target
+    overrides: Mapping[str, Path] = field(default_factory=dict)
+    pass_options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    dump: Path | None = None
+    until: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a compilation gave: each stage's result as text or bytes, the artifact where the last stage ran, the times."""
+
+    results: Mapping[str, str | bytes]
+    artifact: Artifact | None
+    timings: tuple[tuple[str, str, float], ...]
+
+
+def pipeline(compilation: Compilation) -> tuple[Stage, ...]:
+    """The target's stages with the given pass options; raises UsageError for a pass or stage that is not there."""
+    stages = targets.stages(compilation.target)
+    known = {p.name for s in stages if isinstance(s, PassStage) for p in s.passes}
+    for name in compilation.pass_options.keys() - known:
+        raise UsageError(f"no pass '{name}' runs for {compilation.target.name}", f"the passes are: {', '.join(sorted(known))}")
+    names = [s.name for s in stages]
+    for name in [*compilation.overrides, *([compilation.until] if compilation.until else [])]:
+        if name not in names:
+            raise UsageError(f"{compilation.target.name} has no stage '{name}'", f"its stages are: {', '.join(names)}")
+    return tuple(
+        replace(s, passes=tuple(_with_options(p, compilation.pass_options.get(p.name, {})) for p in s.passes))
+        if isinstance(s, PassStage)
+        else s
+        for s in stages
+    )
+
+
+def _with_options(pass_: Pass, options: Mapping[str, str]) -> Pass:
+    if not options:
+        return pass_
+    known = {f.name: f for f in fields(pass_) if f.name != "name"}  # type: ignore[arg-type]
+    values = {}
+    for name, text in options.items():
+        if name not in known:
+            listed = ", ".join(known) or "none"
+            raise UsageError(f"the pass '{pass_.name}' has no option '{name}'", f"its options are: {listed}")
+        values[name] = _parse_option(pass_.name, name, text, type(getattr(pass_, name)))
+    return replace(pass_, **values)  # type: ignore[type-var]
+
+
+def _parse_option(pass_name: str, name: str, text: str, type_: type) -> Any:
+    if type_ is bool:
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise UsageError(f"{pass_name}.{name} is true or false, not '{text}'", f"--pass-option {pass_name}.{name}=true")
+        return text.lower() in ("true", "1")
+    try:
+        return type_(text)
+    except ValueError:
+        raise UsageError(f"{pass_name}.{name} takes a {type_.__name__}, not '{text}'", f"--pass-option {pass_name}.{name}=…") from None
+
+
+def compile_kernel(kernel: Kernel, spec: Specialization, compilation: Compilation) -> Outcome:
+    """Compiles a kernel through its target's stages. Nothing is cached: see `cached_artifact`.
+
+    Raises a MosaicError for mistakes in the kernel, limits of the target and failures of a back end.
+    """
+    stages = pipeline(compilation)
+    target = compilation.target
+    start = perf_counter()
+    module = trace(kernel, spec)
+    recorder = Dump(compilation.dump, kernel.name, target.name) if compilation.dump is not None else None
+    session = Session(target, spec.options, recorder)
+    session.timings.append(("tile", "trace", (perf_counter() - start) * 1000))
+    if recorder is not None:
+        located = module.operation.get_asm(enable_debug_info=True)
+        recorder.record("tile", "trace", "mlir", module.operation.get_asm(), session.timings[-1][2], located)
+
+    results: dict[str, str | bytes] = {}
+    state: Any = module
+    signature: dict[str, Any] = {}
+    try:
+        for stage in stages:
+            if stage.name in compilation.overrides:
+                state = _override(stage, compilation.overrides[stage.name], session)
+                if recorder is not None:
+                    recorder.record(stage.name, f"{stage.name}-override", stage.extension, stage.write(state), 0.0)
+            else:
+                state = stage.run(state, session)
+            results[stage.name] = stage.write(state)
+            if isinstance(state, ir.Module):
+                signature = _function_description(state) or signature
+            if stage.name == compilation.until:
+                break
+        artifact = None
+        if len(results) == len(stages):
+            artifact = _artifact(kernel, spec, session, stages, results, signature, recorder)
+    except MosaicError:
+        if recorder is not None:
+            recorder.finish()  # what ran before the failure is what one wants to see
+        raise
+    if recorder is not None:
+        recorder.finish(dict(artifact.manifest) if artifact is not None else None)
+    return Outcome(results, artifact, tuple(session.timings))
+
+
+def _override(stage: Stage, file: Path, session: Session) -> Any:
+    try:
+        contents = file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"the file '{file}' for --override {stage.name} cannot be read: {error.strerror}", "give the path of an edited IR file") from None
+    try:
+        return stage.read(contents, str(file), session)
+    except UnicodeDecodeError:
+        raise OverrideError(f"'{file}' is not text", f"stage {stage.name} reads a .{stage.extension} file") from None
+
+
+def _function_description(module: ir.Module) -> dict[str, Any]:
+    """What the lowered function says of its parameters and grid."""
+    for op in module.body.operations:
+        attributes = op.operation.attributes
+        if "mosaic.arguments" in attributes:
+            return {
+                "parameters": json.loads(attributes["mosaic.arguments"].value),
+                "grid": [g.value for g in attributes["mosaic.grid"]],
+            }
+    return {}
+
+
+def _artifact(
+    kernel: Kernel,
+    spec: Specialization,
+    session: Session,
+    stages: tuple[Stage, ...],
+    results: Mapping[str, str | bytes],
+    signature: Mapping[str, Any],
+    recorder: Dump | None,
+) -> Artifact:
+    from .backends.triton import disassemble
+
+    target, metadata = session.target, session.metadata
+    binary_stage, text_stage = stages[-1], stages[-2]
+    binary = results[binary_stage.name]
+    assert isinstance(binary, bytes)
+    if "shared" not in metadata:
+        raise BackendError(
+            f"an override behind '{stages[-3].name}' leaves out the sizes that a launcher needs", "override an earlier stage"
+        )
+    if metadata["shared"] > target.shared_memory:
+        raise TargetLimitError(
+            f"'{kernel.name}' needs {metadata['shared']} bytes of shared memory, {target.name} has {target.shared_memory}",
+            "use smaller tiles or fewer stages: --set BM=64, --set num_stages=2",
+            (kernel.span,),
+        )
+    if recorder is not None and (sass := disassemble(binary, target)) is not None:
+        recorder.record(binary_stage.name, "sass", "sass", sass, 0.0)
+    names = {"binary": f"{kernel.name}.{binary_stage.extension}", "assembly": f"{kernel.name}.{text_stage.extension}"}
+    parameters = _parameters(kernel, spec, signature["parameters"], metadata)
+    manifest = {
+        "format": FORMAT,
+        "kernel": kernel.name,
+        "doc": (kernel.function.__doc__ or "").strip(),
+        "source": {"file": kernel.span.file, "line": kernel.span.line},
+        "target": target.name,
+        "backend": target.backend,
+        "entry": metadata["name"],
+        "grid": signature["grid"],
+        "threads": metadata["num_warps"] * target.warp_size,
+        "cluster": metadata.get("num_ctas", 1),
+        "shared_memory": metadata["shared"],
+        "scratch": {
+            kind: {"bytes_per_program": metadata.get(f"{kind}_scratch_size", 0), "align": metadata.get(f"{kind}_scratch_align", 1)}
+            for kind in ("global", "profile")
+        },
+        "parameters": parameters,
+        "arrays": _arrays(kernel, spec, results["tt"]),
+        "constants": {k: v if isinstance(v, int | float | str | bool | None) else str(v) for k, v in spec.constants.items()},
+        "options": dict(spec.options),
+        "dims": dict(spec.dims),
+        "files": names,
+        "versions": versions(target),
+    }
+    assembly = results[text_stage.name]
+    files = {names["binary"]: binary, names["assembly"]: assembly.encode() if isinstance(assembly, str) else assembly}
+    return Artifact(manifest, files)
+
+
+def _parameters(kernel: Kernel, spec: Specialization, described: list[dict[str, Any]], metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The compiled function's parameters in order; Triton adds two pointers to scratch memory behind our own."""
+    descriptors = iter(metadata.get("tensordesc_meta") or [])
+    result = []
+    for parameter in described:
+        if parameter["kind"] == "descriptor":
+            extra = next(descriptors, None) or {}
+            parameter = parameter | {"swizzle": extra.get("swizzle"), "element_type": extra.get("elem_type"), "box": list(extra.get("block_size", parameter["box"])), "tile": parameter["box"]}
+        result.append(parameter)
+    return [*result, {"kind": "scratch", "name": "global"}, {"kind": "scratch", "name": "profile"}]
+
+
+def _arrays(kernel: Kernel, spec: Specialization, tt_text: str | bytes) -> list[dict[str, Any]]:
+    """What the kernel expects of each array argument: its type, and what the compiler relied on."""
+    return [
+        {
+            "name": p.name,
+            "dtype": spec.dtype_of(p).name,
+            "dims": list(p.spec.dims),
+            "sizes": list(spec.sizes_of(p)),
+            "strides": list(spec.layout_of(p).strides),
+            "stride_multiples": list(spec.layout_of(p).stride_multiples),
+            "dim_multiples": [spec.dim_multiples.get(d, 1) if isinstance(d, str) else 1 for d in p.spec.dims],
+            "align": spec.layout_of(p).align,
+            "access": p.spec.access,
+        }
+        for p in kernel.signature.arrays
+        if spec.has(p)
+    ]
+
+
+def versions(target: Target) -> dict[str, str]:
+    """The versions of everything that decides the result."""
+    packages = {"mosaic-compile": "mosaic-compile", "torch-mlir": "torch-mlir", target.backend: target.backend}
+    found = {}
+    for name, package in packages.items():
+        try:
+            found[name] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def cached_artifact(kernel: Kernel, spec: Specialization, target: Target) -> Artifact:
+    """The compiled kernel, from the cache if it was compiled before.
+
+    The key is the traced IR with its locations (so that constants, helpers and closures all count), the target's pipeline
+    and the versions.
+    """
+    module = trace(kernel, spec)
+    text = module.operation.get_asm(enable_debug_info=True)
+    compilation = Compilation(target)
+    name = cache.key(text, repr(pipeline(compilation)), repr(target), json.dumps(versions(target)))
+
+    def make() -> Artifact:
+        artifact = compile_kernel(kernel, spec, compilation).artifact
+        assert artifact is not None
+        return artifact
+
+    return cache.get_or_make(name, make)

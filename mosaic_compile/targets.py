@@ -1,0 +1,75 @@
+"""The machines that kernels are compiled for: a name, what it can do, and the stages that lead there."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import UnknownTargetError
+
+
+@dataclass(frozen=True)
+class Target:
+    """A machine. `arch` is the back end's own name for it; sizes are in bytes."""
+
+    name: str
+    description: str
+    backend: str
+    vendor: str
+    arch: int | str
+    warp_size: int
+    shared_memory: int  # that one program may use
+    tma: bool = False  # a tensor memory accelerator: block copies by descriptor
+    clusters: bool = False  # programs spread over several thread blocks
+    fp8_e4m3: bool = True  # conversions to and from f8e4m3
+
+
+def _nvidia(name: str, description: str, arch: int, shared_kib: int, **features: Any) -> Target:
+    return Target(name, description, "triton", "cuda", arch, 32, shared_kib * 1024, **features)
+
+
+def _amd(name: str, description: str, shared_kib: int) -> Target:
+    return Target(name, description, "triton", "hip", name, 64, shared_kib * 1024)
+
+
+# Shared memory: CUDA C++ Programming Guide, technical specifications per compute capability (maximum per thread block);
+# AMD: local data share per compute unit in the CDNA3 and CDNA4 instruction set references.
+TARGETS: Mapping[str, Target] = {
+    t.name: t
+    for t in (
+        _nvidia("sm80", "NVIDIA Ampere: A100", 80, 163, fp8_e4m3=False),
+        _nvidia("sm89", "NVIDIA Ada: L4, L40, RTX 40", 89, 99),
+        _nvidia("sm90", "NVIDIA Hopper: H100, H200", 90, 227, tma=True, clusters=True),
+        _nvidia("sm100", "NVIDIA Blackwell: B200, GB200", 100, 227, tma=True, clusters=True),
+        _nvidia("sm120", "NVIDIA Blackwell: RTX 50, RTX PRO", 120, 99, tma=True),
+        _amd("gfx942", "AMD CDNA3: MI300X, MI325X", 64),
+        _amd("gfx950", "AMD CDNA4: MI350X, MI355X", 160),
+    )
+}
+
+
+def find(name: str) -> Target:
+    """The target of that name; raises UnknownTargetError with the closest ones."""
+    if name in TARGETS:
+        return TARGETS[name]
+    close = difflib.get_close_matches(name.lower().replace("_", ""), TARGETS, n=1, cutoff=0.5)
+    listed = ", ".join(TARGETS)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise UnknownTargetError(f"there is no target '{name}'", f"{hint}the targets are: {listed}")
+
+
+def stages(target: Target) -> tuple[Any, ...]:
+    """The stages from a traced kernel to the target's binary, in order."""
+    from .backends import triton
+
+    return {"triton": triton.stages}[target.backend](target)
+
+
+def of_this_machine() -> Target | None:
+    """The target of this machine's first GPU, or None where there is none that we compile for."""
+    from .runtime.cuda import compute_capability
+
+    capability = compute_capability()
+    return None if capability is None else TARGETS.get(f"sm{capability[0]}{capability[1]}")

@@ -1,0 +1,73 @@
+"""check-triton-limits: what a kernel may not ask of Triton, said with the kernel's line before Triton says it in its own words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+from mosaic_compile.dialects.tile import element_type_of, shape_of
+from mosaic_compile.errors import TargetLimitError
+from mosaic_compile.mlir import ir
+
+from .choose_memory_path import operations
+from .places import frames_of
+
+MAX_ELEMENTS = 1 << 20  # Triton's TRITON_MAX_TENSOR_NUMEL
+MIN_DOT_DEPTH = {8: 32, 16: 16, 32: 8, 64: 4}  # K of the smallest matrix instruction, by bits of an element
+MIN_DOT_SIDE = 16
+
+
+@dataclass(frozen=True)
+class CheckTritonLimits:
+    """target: its name, for the message. fp8_e4m3: whether it converts to and from f8e4m3."""
+
+    name: ClassVar[str] = "check-triton-limits"
+    target: str = "GPUs"
+    fp8_e4m3: bool = True
+
+    def run(self, module: ir.Module) -> None:
+        for op in operations(module.operation):
+            for value in (*op.results, *op.operands):
+                self.check_type(op, value.type)
+            if op.name == "tile.dot":
+                self.check_dot(op)
+
+    def fail(self, op: ir.Operation, message: str, help: str) -> TargetLimitError:
+        return TargetLimitError(message, help, frames_of(op.location))
+
+    def check_type(self, op: ir.Operation, type_: ir.Type) -> None:
+        shape = shape_of(type_)
+        for extent in shape:
+            if extent & (extent - 1):
+                raise self.fail(
+                    op,
+                    f"a tile has the size {extent}, but sizes on {self.target} are powers of two",
+                    f"use {1 << extent.bit_length()}: loads are padded and stores clipped at the array's edges",
+                )
+        if prod(shape) > MAX_ELEMENTS:
+            raise self.fail(
+                op,
+                f"a tile of {prod(shape)} elements is too large for {self.target}: at most {MAX_ELEMENTS}",
+                "use smaller tiles in a loop",
+            )
+        if str(element_type_of(type_)) == "f8E4M3FN" and not self.fp8_e4m3:
+            raise self.fail(
+                op, f"{self.target} has no f8e4m3", "use f8e5m2 or f16 there, or a target from sm89 on"
+            )
+
+    def check_dot(self, op: ir.Operation) -> None:
+        a, b = (op.operands[i].type for i in (0, 1))
+        *_, m, k = shape_of(a)
+        n = shape_of(b)[-1]
+        element = element_type_of(a)
+        bits = ir.IntegerType(element).width if isinstance(element, ir.IntegerType) else ir.FloatType(element).width
+        depth = max(MIN_DOT_DEPTH[bits], 16)
+        for extent, least, which in ((m, MIN_DOT_SIDE, "rows of the first"), (n, MIN_DOT_SIDE, "columns of the second"), (k, depth, "inner")):
+            if extent < least:
+                raise self.fail(
+                    op,
+                    f"mc.dot on {self.target} multiplies at least {MIN_DOT_SIDE}x{depth} by {depth}x{MIN_DOT_SIDE} "
+                    f"({element} elements), but the {which} dimension is {extent}",
+                    f"use a tile of {least}: loads are padded with zeros; for a vector, multiply and mc.sum",
+                )
