@@ -114,7 +114,7 @@ def _check_packing(op: ir.Operation, name: str) -> None:
     extent = block_extents(op)[axis]
     if extent % 2:
         raise PackedElementsError(
-            f"{_USER_NAMES[op.name]}: the block has {extent} element{'s' * (extent != 1)} of '{name}' in a row, "
+            f"{_USER_NAMES[op.name]}: the block has {extent} of '{name}'s elements in a row, "
             "but two 4-bit elements share a byte",
             f"make the tile's size in dimension {axis} even",
             frames_of(op.location),

@@ -9,9 +9,9 @@ start at constants, dimensions, the grid and loop bounds, and go through integer
 (loaded values, arguments) is unknown. Arithmetic that could wrap around is unknown too, but for powers of two
 that divide it.
 
-That blocks are in bounds is known where a dimension is fixed, or is a multiple (tile.dim_multiples) of what its
-blocks advance by: pid * B with a grid of cdiv(N, B), k * B with k below cdiv(K, B), range(0, K, B). Dimensions
-of one name are equal.
+That blocks are in bounds is known where a dimension is fixed, or is a multiple (tile.dim_multiples) of what
+its blocks advance by: pid * B with a grid of cdiv(N, B), k * B with k below cdiv(K, B), range(0, K, B).
+Dimensions of one name are equal.
 
 The pass also writes down what it finds constant, and turns signed divisions of numbers that are not negative
 (floordivsi, ceildivsi, divsi, remsi, and the x - x // n * n that `%` makes) into unsigned ones, which need no
@@ -114,7 +114,7 @@ class _Analysis:
         self.facts: dict[ir.Value, Fact] = {}
         self.i32 = ir.IntegerType.get_signless(32)
         self.dims, named = _dimensions(kernel)
-        grid = kernel.attributes["tile.grid"] if "tile.grid" in kernel.attributes else []
+        grid = kernel.attributes.get("tile.grid", [])
         self.grid = [_grid_size(text.value, named) for text in grid]
         self.handlers: dict[str, Callable[[ir.Operation], Fact | None]] = {
             "arith.constant": self.constant,
@@ -134,8 +134,7 @@ class _Analysis:
         return facts.exactly(ir.IntegerAttr(op.attributes["value"]).value)
 
     def dim(self, array: ir.Value, axis: int) -> Fact:
-        size = self.dims[array][axis]
-        return facts.dimension(size) if isinstance(size, Dim) else facts.exactly(size)
+        return _size(self.dims[array][axis])
 
     def num_programs(self, axis: int) -> Fact:
         if axis >= len(self.grid):
@@ -167,8 +166,8 @@ class _Analysis:
             return facts.floor_remainder(self[operands[0]], self[operands[1]])
         operands = [self[operand] for operand in op.operands]
         if op.name in _MAY_WRAP:
-            flags = op.attributes["overflowFlags"] if "overflowFlags" in op.attributes else ""
-            return transfer(*operands, wraps="nsw" not in str(flags))
+            flags = str(op.attributes.get("overflowFlags", ""))
+            return transfer(*operands, wraps="nsw" not in flags)
         return transfer(*operands)
 
     def floor_remainder(self, op: ir.Operation) -> tuple[ir.Value, ir.Value] | None:
@@ -304,17 +303,17 @@ def _dimensions(kernel: ir.Operation) -> tuple[dict[ir.Value, list[Dim | int]], 
         names = [name if isinstance(name, str) else f"{number}.{axis}" for axis, name in enumerate(names)]
         multiples = list(given.get("tile.dim_multiples", [1] * len(sizes)))
         for name, size, multiple in zip(names, sizes, multiples):
+            # Dimensions of one name are equal: what is known of each holds for all.
             other = known.get(name, Dim(name))
-            if isinstance(
-                other, Dim
-            ):  # dimensions of one name are equal: what is known of each holds for all
+            if isinstance(other, Dim):
                 known[name] = Dim(name, lcm(other.multiple, max(multiple, 1))) if size is None else size
         names_of[argument] = names
     dims = {argument: [known[name] for name in names] for argument, names in names_of.items()}
-    named = {
-        name: facts.dimension(d) if isinstance(d, Dim) else facts.exactly(d) for name, d in known.items()
-    }
-    return dims, named
+    return dims, {name: _size(dim) for name, dim in known.items()}
+
+
+def _size(dim: Dim | int) -> Fact:
+    return facts.dimension(dim) if isinstance(dim, Dim) else facts.exactly(dim)
 
 
 def _grid_size(text: str, named: Mapping[str, Fact]) -> Fact:

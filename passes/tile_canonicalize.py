@@ -1,10 +1,10 @@
 """tile-canonicalize: simplifies what upstream's canonicalize does not know, the tile operations.
 
-    shapes     permute, reshape and broadcast of one another, of constants and of broadcast scalars; the identities
+    shapes     permute, reshape, broadcast: of one another, of constants and broadcast scalars; the identities
     cat/split  each undoes the other
     permute    of a load that nothing else reads: the load takes the permuted axes
     dot        dot(a, b, 0) + x becomes dot(a, b, x)
-    loads      one of two equal loads where nothing can have changed the array in between; none that nobody reads
+    loads      one instead of two equal ones where nothing can have changed the array; none that nobody reads
 
 Equal loads are merged by this rule (see walk.written_arrays): from an array that the kernel never writes,
 wherever the first comes before the second on every path; from an array that it writes, only in one block of
@@ -74,7 +74,7 @@ def _source_of(value: ir.Value, name: str) -> ir.Value | None:
 
 
 def _uniform(value: ir.Value, shape: Sequence[int]) -> ir.Value | None:
-    """A tile of one repeated element under another shape: neither the order nor the number of elements matters."""
+    """A tile of one repeated element under another shape: its order and size do not matter."""
     element = splat(value)
     if element is not None:
         type_ = _tile_type(value, shape)
@@ -161,7 +161,7 @@ def _permute_rule(op: ir.Operation) -> Sequence[ir.Value] | None:
 
 
 def _permuted_load(value: ir.Value, order: list[int], type_: ir.Type) -> ir.Value | None:
-    """The load of `value` with its axes in another order, in the place of the old one: memory may change later."""
+    """The load of `value` with its axes in another order, in its old place: memory may change later."""
     load = defining_op(value)
     if load is None or load.name != "tile.load" or not has_one_use(value):
         return None
