@@ -88,13 +88,18 @@ def constant(value: bool | int | float, dtype: DType, shape: tuple[int, ...] = (
     return Tile(arith.constant(type_, _splat(number_attribute(value, dtype), type_)), dtype, shape)
 
 
+def bool_attribute(value: Any) -> ir.Attribute:
+    """An i1, never ir.BoolAttr: one that is false is falsy, which the op builders take for a missing attribute."""
+    return ir.IntegerAttr.get(ir.IntegerType.get_signless(1), int(bool(value)))
+
+
 def number_attribute(value: bool | int | float, dtype: DType) -> ir.Attribute:
     element = ir.Type.parse(dtype.mlir)
     if dtype.is_float:
         # Rounded to the type first: MLIR takes the double as it is and would refuse or truncate it.
         return ir.FloatAttr.get(element, _rounded(value, dtype))
     if dtype is bool_:
-        return ir.BoolAttr.get(bool(value))
+        return bool_attribute(value)
     if isinstance(value, float) and not value.is_integer():
         raise MixedTypesError(
             f"{value} is not a whole number, but {dtype} holds whole numbers",

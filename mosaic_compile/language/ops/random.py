@@ -119,7 +119,7 @@ def random_bits(seed: Any, offset: Any) -> Tile:
 
 def _unit_interval_reference(bits: Any) -> Any:
     signed = np.asarray(bits).view(np.int32)
-    return (np.where(signed < 0, ~signed, signed) * np.float32(4.6566127342e-10)).astype(np.float32)
+    return np.where(signed < 0, ~signed, signed).astype(np.float32) * np.float32(4.6566127342e-10)
 
 
 def _unit_interval(bits: Tile) -> Tile:

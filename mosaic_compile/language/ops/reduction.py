@@ -14,6 +14,7 @@ from mosaic_compile.mlir import ir
 
 from ..dtypes import bool_, f32, i32
 from ..op import (
+    bool_attribute,
     broadcast,
     ir_type,
     op,
@@ -248,7 +249,7 @@ def _scan(what: str, tiles: list[Tile], axis: int, combine: Combine, reverse: bo
     axis = require_axis(axis, tiles[0].ndim, what)
     reverse = require_constant(reverse, bool, f"{what}'s reverse")
     op_ = ScanOp(
-        [t.value for t in tiles], integer(axis), ir.BoolAttr.get(reverse), [t.value.type for t in tiles]
+        [t.value for t in tiles], integer(axis), bool_attribute(reverse), [t.value.type for t in tiles]
     )
     _fill_combine(op_.combine, tiles, combine, what)
     return [Tile(value, tile.dtype, tile.shape) for value, tile in zip(op_.outputs, tiles)]
