@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Sequence
+from typing import Any
+
+from mosaic_compile.errors import LaunchError
 
 
 @functools.cache
@@ -35,3 +39,121 @@ def compute_capability(device: int = 0) -> tuple[int, int] | None:
     if driver() is None:
         return None
     return device_attribute(COMPUTE_CAPABILITY_MAJOR, device), device_attribute(COMPUTE_CAPABILITY_MINOR, device)
+
+
+def _check(result: int, what: str) -> None:
+    if result:
+        library = driver()
+        assert library is not None
+        text = ctypes.c_char_p()
+        library.cuGetErrorString(result, ctypes.byref(text))
+        reason = text.value.decode() if text.value else f"error {result}"
+        raise LaunchError(f"{what}: {reason}", "check the sizes, and that the GPU is free; an earlier kernel may have failed")
+
+
+_contexts: dict[int, ctypes.c_void_p] = {}
+
+
+def use_device(device: int) -> None:
+    """Makes the device's primary context, which PyTorch and JAX use too, current in this thread."""
+    library = driver()
+    if library is None:
+        raise LaunchError("this machine has no NVIDIA GPU", "pass NumPy arrays: they run through the interpreter")
+    if device not in _contexts:
+        handle, context = ctypes.c_int(), ctypes.c_void_p()
+        _check(library.cuDeviceGet(ctypes.byref(handle), device), f"GPU {device} cannot be used")
+        _check(library.cuDevicePrimaryCtxRetain(ctypes.byref(context), handle), f"GPU {device} cannot be used")
+        _contexts[device] = context
+    _check(library.cuCtxSetCurrent(_contexts[device]), f"GPU {device} cannot be used")
+
+
+MAX_DYNAMIC_SHARED_SIZE_BYTES = 8  # CUfunction_attribute
+SHARED_WITHOUT_OPT_IN = 48 * 1024
+
+
+def load_function(binary: bytes, entry: str, shared_memory: int) -> ctypes.c_void_p:
+    """The kernel's function in the current context."""
+    library = driver()
+    assert library is not None
+    module, function = ctypes.c_void_p(), ctypes.c_void_p()
+    _check(library.cuModuleLoadData(ctypes.byref(module), binary), "the kernel's code cannot be loaded on this GPU")
+    _check(library.cuModuleGetFunction(ctypes.byref(function), module, entry.encode()), f"the code has no function '{entry}'")
+    if shared_memory > SHARED_WITHOUT_OPT_IN:
+        _check(
+            library.cuFuncSetAttribute(function, MAX_DYNAMIC_SHARED_SIZE_BYTES, shared_memory),
+            f"this GPU cannot give a program {shared_memory} bytes of shared memory",
+        )
+    return function
+
+
+class _LaunchAttribute(ctypes.Structure):
+    _fields_ = (("id", ctypes.c_int), ("pad", ctypes.c_char * 4), ("value", ctypes.c_uint32 * 16))
+
+
+class _LaunchConfig(ctypes.Structure):
+    _fields_ = (
+        ("grid", ctypes.c_uint * 3),
+        ("block", ctypes.c_uint * 3),
+        ("shared", ctypes.c_uint),
+        ("stream", ctypes.c_void_p),
+        ("attributes", ctypes.POINTER(_LaunchAttribute)),
+        ("attribute_count", ctypes.c_uint),
+    )
+
+
+CLUSTER_DIMENSION = 4  # CUlaunchAttributeID
+
+
+def launch(
+    function: ctypes.c_void_p, grid: Sequence[int], threads: int, cluster: int, shared: int, stream: int, parameters: Sequence[Any]
+) -> None:
+    """cuLaunchKernelEx: `grid` counts programs; a program of several thread blocks is a cluster."""
+    library = driver()
+    assert library is not None
+    pointers = (ctypes.c_void_p * len(parameters))(*(ctypes.addressof(p) for p in parameters))
+    config = _LaunchConfig((grid[0] * cluster, *grid[1:]), (threads, 1, 1), shared, stream)
+    if cluster > 1:
+        attribute = _LaunchAttribute(CLUSTER_DIMENSION)
+        attribute.value[0], attribute.value[1], attribute.value[2] = cluster, 1, 1
+        config.attributes, config.attribute_count = ctypes.pointer(attribute), 1
+    _check(library.cuLaunchKernelEx(ctypes.byref(config), function, pointers, None), "the kernel cannot be launched")
+
+
+def allocate(size: int) -> int:
+    library = driver()
+    assert library is not None
+    address = ctypes.c_uint64()
+    _check(library.cuMemAlloc_v2(ctypes.byref(address), ctypes.c_size_t(size)), f"{size} bytes of GPU memory cannot be had")
+    return address.value
+
+
+TENSOR_MAP_BYTES, TENSOR_MAP_ALIGN = 128, 64
+L2_PROMOTION_128B = 2
+
+
+def encode_tensor_map(
+    address: int, element_type: int, sizes: Sequence[int], byte_strides: Sequence[int], box: Sequence[int], swizzle: int
+) -> Any:
+    """A CUtensorMap for a tiled copy; dimensions outermost first, as everywhere here (the driver counts from the innermost)."""
+    library = driver()
+    assert library is not None
+    rank = len(sizes)
+    storage = (ctypes.c_uint8 * (TENSOR_MAP_BYTES + TENSOR_MAP_ALIGN))()
+    offset = -ctypes.addressof(storage) % TENSOR_MAP_ALIGN
+    tensor_map = (ctypes.c_uint8 * TENSOR_MAP_BYTES).from_buffer(storage, offset)
+    result = library.cuTensorMapEncodeTiled(
+        ctypes.byref(tensor_map),
+        ctypes.c_int(element_type),
+        ctypes.c_uint32(rank),
+        ctypes.c_void_p(address),
+        (ctypes.c_uint64 * rank)(*reversed(sizes)),
+        (ctypes.c_uint64 * max(rank - 1, 1))(*list(reversed(byte_strides))[1:]),
+        (ctypes.c_uint32 * rank)(*reversed(box)),
+        (ctypes.c_uint32 * rank)(*[1] * rank),
+        ctypes.c_int(0),
+        ctypes.c_int(swizzle),
+        ctypes.c_int(L2_PROMOTION_128B),
+        ctypes.c_int(0),
+    )
+    _check(result, f"no TMA descriptor can be made for an array of sizes {tuple(sizes)} and byte strides {tuple(byte_strides)}")
+    return tensor_map

@@ -1,0 +1,187 @@
+"""From a call's arguments to what is compiled and launched: names, sizes, layouts, constants."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mosaic_compile.errors import ArgumentError, MosaicError
+from mosaic_compile.language.arrays import ArrayParam, ConstParam, ScalarParam
+from mosaic_compile.language.dtypes import DType, DTypeVar, i4
+from mosaic_compile.language.kernel import Kernel
+from mosaic_compile.language.specialization import (
+    ALIGNMENT,
+    OPTIONS,
+    Layout,
+    Specialization,
+    resolve_constants,
+    resolve_dtypes,
+)
+
+from .arrays import ArrayInfo, describe, row_major_strides
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A call's arguments by name; `sizes` gives every dimension name its number."""
+
+    arrays: Mapping[str, ArrayInfo]
+    scalars: Mapping[str, int | float | bool]
+    given: Mapping[str, Any]  # constants and compiler options
+    sizes: Mapping[str, int]
+
+
+def bind(kernel: Kernel, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bound:
+    """Matches a call with the kernel's signature; raises ArgumentError, placed at the kernel's definition."""
+    try:
+        return _bind(kernel, args, kwargs)
+    except MosaicError as error:
+        raise error.at((kernel.span,)) from None
+
+
+def _bind(kernel: Kernel, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bound:
+    constants = {c.name for c in kernel.signature.constants}
+    own = {k: v for k, v in kwargs.items() if k not in OPTIONS}
+    try:
+        values = inspect.signature(kernel.function).bind_partial(*args, **own).arguments
+    except TypeError as error:
+        raise ArgumentError(f"{kernel.name}: {error}", f"its form is {kernel.name}{_call_form(kernel)}") from None
+    arrays: dict[str, ArrayInfo] = {}
+    scalars: dict[str, Any] = {}
+    for param in kernel.signature.params:
+        if isinstance(param, ConstParam):
+            continue
+        value = values.get(param.name)
+        if isinstance(param, ArrayParam):
+            if value is None and param.spec.optional:
+                continue
+            if param.name not in values:
+                raise ArgumentError(f"{kernel.name}: the array '{param.name}' is missing", f"its form is {kernel.name}{_call_form(kernel)}")
+            arrays[param.name] = _canonical(describe(value, param.name), param)
+        else:
+            if param.name not in values:
+                raise ArgumentError(f"{kernel.name}: the scalar '{param.name}' is missing", f"its form is {kernel.name}{_call_form(kernel)}")
+            scalars[param.name] = _scalar(param, value)
+    given = {k: v for k, v in values.items() if k in constants} | {k: v for k, v in kwargs.items() if k in OPTIONS}
+    sizes = _sizes(kernel, arrays)
+    _check_arrays(kernel, arrays)
+    return Bound(arrays, scalars, given, sizes)
+
+
+def _call_form(kernel: Kernel) -> str:
+    return f"({', '.join(p.name for p in kernel.signature.params)})"
+
+
+def _scalar(param: ScalarParam, value: Any) -> Any:
+    if isinstance(value, np.generic) or type(value).__module__.partition(".")[0] == "torch":
+        value = value.item()
+    is_bool = isinstance(value, bool)
+    dtype = param.dtype
+    if not isinstance(value, bool | int | float):
+        raise ArgumentError(f"'{param.name}' takes a number, not {type(value).__name__} {value!r}", "pass a Python number")
+    if isinstance(dtype, DType):
+        if dtype.kind in ("int", "uint") and (is_bool or not float(value).is_integer() or not dtype.min <= value <= dtype.max):
+            raise ArgumentError(f"'{param.name}' is of type {dtype}, which does not hold {value!r}", f"pass a whole number from {dtype.min} to {dtype.max}")
+        if dtype.kind == "bool" and not is_bool:
+            raise ArgumentError(f"'{param.name}' is True or False, not {value!r}", "pass a bool")
+        return int(value) if dtype.is_integer else value
+    return value
+
+
+def _canonical(info: ArrayInfo, param: ArrayParam) -> ArrayInfo:
+    """Sizes in elements of the parameter's type, and row-major strides where a size of 0 or 1 leaves them without meaning."""
+    shape, strides = info.shape, info.strides
+    if param.spec.dtype is i4 and info.dtype.name in ("i8", "u8") and shape:
+        shape = (*shape[:-1], shape[-1] * 2)  # two elements a byte
+        strides = (*(s * 2 for s in strides[:-1]), strides[-1])
+        info = ArrayInfo(info.address, shape, strides, i4, info.device, info.device_index, info.writable, info.owner)
+    if len(shape) != len(param.spec.dims):
+        raise ArgumentError(
+            f"'{param.name}' is {param.spec!r} with {len(param.spec.dims)} dimension{'s' * (len(param.spec.dims) != 1)}, but the array has the shape {shape}",
+            "reshape or index the array",
+        )
+    if any(n >= 2**31 for n in shape):
+        raise ArgumentError(f"'{param.name}' has the shape {shape}: a dimension is at most 2147483647", "reshape the array")
+    default = row_major_strides(shape)
+    strides = tuple(d if n <= 1 else s for n, s, d in zip(shape, strides, default))
+    return ArrayInfo(info.address, shape, strides, info.dtype, info.device, info.device_index, info.writable, info.owner)
+
+
+def _sizes(kernel: Kernel, arrays: Mapping[str, ArrayInfo]) -> dict[str, int]:
+    sizes: dict[str, tuple[int, str]] = {}
+    for param in kernel.signature.arrays:
+        if param.name not in arrays:
+            continue
+        for dim, size in zip(param.spec.dims, arrays[param.name].shape):
+            if isinstance(dim, int):
+                if dim != size:
+                    raise ArgumentError(f"'{param.name}' is {param.spec!r}, but the array has the shape {arrays[param.name].shape}", f"this dimension must be {dim}")
+                continue
+            known, by = sizes.setdefault(dim, (size, param.name))
+            if known != size:
+                raise ArgumentError(f"the dimension {dim} is {known} in '{by}', but {size} in '{param.name}'", "pass arrays whose shapes fit together")
+    return {name: size for name, (size, _) in sizes.items()}
+
+
+def _check_arrays(kernel: Kernel, arrays: Mapping[str, ArrayInfo]) -> None:
+    places = {(a.device, a.device_index) for a in arrays.values()}
+    if len(places) > 1:
+        listed = ", ".join(f"'{n}' on {a.device}{f':{a.device_index}' if a.device != 'cpu' else ''}" for n, a in arrays.items())
+        raise ArgumentError(f"the arrays are on different devices: {listed}", "move them to one device")
+    for param in kernel.signature.arrays:
+        info = arrays.get(param.name)
+        if info is None:
+            continue
+        wanted = param.spec.dtype
+        if isinstance(wanted, DType) and info.dtype is not wanted:
+            raise ArgumentError(f"'{param.name}' is {param.spec!r}, but the array holds {info.dtype}", f"convert it to {wanted}")
+        if param.spec.access in ("out", "inout") and not info.writable:
+            raise ArgumentError(f"'{param.name}' is written by the kernel, but this array cannot be written", "pass a writable array (JAX arrays are immutable)")
+
+
+def check_written(arrays: Mapping[str, ArrayInfo], written: frozenset[str]) -> None:
+    """Arrays that the kernel writes must be writable and overlap no other: passes may reorder accesses to different arrays."""
+    for name in written & arrays.keys():
+        if not arrays[name].writable:
+            raise ArgumentError(f"'{name}' is written by the kernel, but this array cannot be written", "pass a writable array (JAX arrays are immutable)")
+        low, high = arrays[name].extent
+        for other, info in arrays.items():
+            other_low, other_high = info.extent
+            if other != name and low < other_high and other_low < high and low < high and other_low < other_high:
+                raise ArgumentError(f"'{name}' is written by the kernel and shares memory with '{other}'", "pass an array of its own for the output")
+
+
+def specialize_call(kernel: Kernel, bound: Bound) -> Specialization:
+    """The choices for these arguments: their element types and layouts, and whether sizes, rows and addresses are multiples of 16."""
+    try:
+        found: dict[str, DType] = {}
+        for param in kernel.signature.arrays:
+            if isinstance(param.spec.dtype, DTypeVar) and param.name in bound.arrays:
+                dtype = bound.arrays[param.name].dtype
+                if found.setdefault(param.spec.dtype.name, dtype) is not dtype:
+                    raise ArgumentError(
+                        f"the element type {param.spec.dtype.name} is {found[param.spec.dtype.name]} in one array and {dtype} in '{param.name}'",
+                        "pass arrays of one element type",
+                    )
+        dtypes = resolve_dtypes(kernel.signature, found)
+        constants, options = resolve_constants(kernel.signature, kernel.defaults, bound.given)
+    except MosaicError as error:
+        raise error.at((kernel.span,)) from None
+    multiples = {name: ALIGNMENT for name, size in bound.sizes.items() if size % ALIGNMENT == 0 and size > 0}
+    layouts = {name: layout_of(info) for name, info in bound.arrays.items()}
+    return Specialization(dtypes, {}, multiples, layouts, constants, options)
+
+
+def layout_of(info: ArrayInfo) -> Layout:
+    """The part of an array's layout that code is specialised on: which stride is 1, and what is a multiple of 16 bytes."""
+    row = max(1, int(ALIGNMENT / info.dtype.bytes))
+    # The last axis with stride 1 is the one whose elements are neighbours.
+    unit = max((axis for axis, stride in enumerate(info.strides) if stride == 1), default=None)
+    strides = tuple(1 if axis == unit else None for axis in range(len(info.strides)))
+    multiples = tuple(1 if axis == unit or s % row else row for axis, s in enumerate(info.strides))
+    align = ALIGNMENT if info.address % ALIGNMENT == 0 else int(max(1, info.dtype.bytes))
+    return Layout(strides, multiples, align)

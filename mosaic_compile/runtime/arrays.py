@@ -1,0 +1,179 @@
+"""Arrays of other libraries: where they lie, what is in them. No data is copied.
+
+NumPy arrays, PyTorch tensors, and whatever speaks DLPack (https://dmlc.github.io/dlpack/latest/c_api.html) or the CUDA
+array interface (version 3), JAX and CuPy among them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mosaic_compile.errors import ArgumentError
+from mosaic_compile.language.dtypes import DTYPES, DType, bool_
+
+HOST, CUDA = "cpu", "cuda"
+
+
+@dataclass(frozen=True)
+class ArrayInfo:
+    """An array's memory: address, sizes, strides in elements. `owner` keeps it alive."""
+
+    address: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: DType
+    device: str  # "cpu" or "cuda"
+    device_index: int
+    writable: bool
+    owner: Any
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """The addresses of the first byte and of the one behind the last."""
+        if 0 in self.shape:
+            return self.address, self.address
+        below = sum((n - 1) * s for n, s in zip(self.shape, self.strides) if s < 0)
+        above = sum((n - 1) * s for n, s in zip(self.shape, self.strides) if s > 0)
+        size = int(max(1, self.dtype.bytes))
+        return self.address + below * size, self.address + (above + 1) * size
+
+
+_BY_NUMPY = {d.numpy: d for d in DTYPES.values()}
+_BY_TORCH = {
+    "float64": "f64", "float32": "f32", "float16": "f16", "bfloat16": "bf16", "float8_e4m3fn": "f8e4m3", "float8_e5m2": "f8e5m2",
+    "int64": "i64", "int32": "i32", "int16": "i16", "int8": "i8", "uint8": "u8", "uint32": "u32", "bool": "bool",
+}  # fmt: skip
+
+
+def is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or any(
+        hasattr(value, name) for name in ("__dlpack__", "__cuda_array_interface__")
+    )
+
+
+def describe(value: Any, name: str) -> ArrayInfo:
+    """What is known of an array argument; raises ArgumentError where it is none or its element type is unknown."""
+    if isinstance(value, np.ndarray):
+        return _from_numpy(value, name)
+    if type(value).__module__.partition(".")[0] == "torch":
+        return _from_torch(value, name)
+    if hasattr(value, "__cuda_array_interface__"):
+        return _from_cuda_interface(value, name)
+    if hasattr(value, "__dlpack__"):
+        return _from_dlpack(value, name)
+    raise ArgumentError(
+        f"'{name}' takes an array, not {type(value).__name__} {value!r}", "pass a NumPy array, a PyTorch tensor or a JAX array"
+    )
+
+
+def _unknown_type(name: str, dtype: Any) -> ArgumentError:
+    return ArgumentError(f"'{name}' has elements of type {dtype}, which kernels do not have", f"convert it to one of {', '.join(DTYPES)}")
+
+
+def _from_numpy(value: np.ndarray, name: str) -> ArrayInfo:
+    dtype = _BY_NUMPY.get(value.dtype)
+    if dtype is None:
+        raise _unknown_type(name, value.dtype)
+    if any(s % value.itemsize for s in value.strides):
+        raise ArgumentError(f"'{name}' has strides of {value.strides} bytes, not whole elements", "pass a copy: np.ascontiguousarray(…)")
+    strides = tuple(s // value.itemsize for s in value.strides)
+    return ArrayInfo(value.ctypes.data, value.shape, strides, dtype, HOST, 0, value.flags.writeable, value)
+
+
+def _from_torch(value: Any, name: str) -> ArrayInfo:
+    found = _BY_TORCH.get(str(value.dtype).removeprefix("torch."))
+    if found is None:
+        raise _unknown_type(name, value.dtype)
+    if value.device.type not in (HOST, CUDA):
+        raise ArgumentError(f"'{name}' is on the device '{value.device}'", "kernels run on CUDA tensors, and on CPU tensors through the interpreter")
+    return ArrayInfo(
+        value.data_ptr(), tuple(value.shape), tuple(value.stride()), DTYPES[found], value.device.type, value.device.index or 0, True, value
+    )
+
+
+def _from_cuda_interface(value: Any, name: str) -> ArrayInfo:
+    interface = value.__cuda_array_interface__
+    numpy_type = np.dtype(interface["typestr"])
+    dtype = _BY_NUMPY.get(numpy_type)
+    if dtype is None:
+        raise _unknown_type(name, numpy_type)
+    shape = tuple(interface["shape"])
+    byte_strides = interface.get("strides") or row_major_strides(shape, numpy_type.itemsize)
+    address, read_only = interface["data"]
+    strides = tuple(s // numpy_type.itemsize for s in byte_strides)
+    return ArrayInfo(address, shape, strides, dtype, CUDA, 0, not read_only, value)
+
+
+def row_major_strides(shape: tuple[int, ...], unit: int = 1) -> tuple[int, ...]:
+    strides = [unit]
+    for size in reversed(shape[1:]):
+        strides.insert(0, strides[0] * max(size, 1))
+    return tuple(strides[: len(shape)])
+
+
+# DLPack, read through ctypes: NumPy's own reader knows neither bf16 nor CUDA.
+
+
+class _Device(ctypes.Structure):
+    _fields_ = (("type", ctypes.c_int32), ("index", ctypes.c_int32))
+
+
+class _DataType(ctypes.Structure):
+    _fields_ = (("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16))
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device", _Device),
+        ("ndim", ctypes.c_int32),
+        ("dtype", _DataType),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+_INT, _UINT, _FLOAT, _BFLOAT, _BOOL, _F8E4M3FN, _F8E5M2 = 0, 1, 2, 4, 6, 10, 12
+_BY_DLPACK = {
+    (_INT, 8): "i8", (_INT, 16): "i16", (_INT, 32): "i32", (_INT, 64): "i64", (_UINT, 8): "u8", (_UINT, 32): "u32",
+    (_FLOAT, 16): "f16", (_FLOAT, 32): "f32", (_FLOAT, 64): "f64", (_BFLOAT, 16): "bf16", (_BOOL, 8): "bool",
+    (_F8E4M3FN, 8): "f8e4m3", (_F8E5M2, 8): "f8e5m2",
+}  # fmt: skip
+_DLPACK_CPU, _DLPACK_CUDA, _DLPACK_CUDA_HOST = 1, 2, 3
+
+
+def _from_dlpack(value: Any, name: str) -> ArrayInfo:
+    capsule = value.__dlpack__()
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    tensor = _Tensor.from_address(get(capsule, b"dltensor"))
+    found = _BY_DLPACK.get((tensor.dtype.code, tensor.dtype.bits))
+    if found is None or tensor.dtype.lanes != 1:
+        raise _unknown_type(name, f"DLPack code {tensor.dtype.code}, {tensor.dtype.bits} bits")
+    device = {_DLPACK_CPU: HOST, _DLPACK_CUDA_HOST: HOST, _DLPACK_CUDA: CUDA}.get(tensor.device.type)
+    if device is None:
+        raise ArgumentError(f"'{name}' is on a device that kernels do not run on (DLPack device {tensor.device.type})", "move it to a CUDA device or the CPU")
+    shape = tuple(tensor.shape[i] for i in range(tensor.ndim))
+    strides = tuple(tensor.strides[i] for i in range(tensor.ndim)) if tensor.strides else row_major_strides(shape)
+    # Arrays that hand out DLPack capsules of immutable data (JAX) are for reading.
+    writable = type(value).__module__.partition(".")[0] not in ("jax", "jaxlib")
+    address = (tensor.data or 0) + tensor.byte_offset
+    return ArrayInfo(address, shape, strides, DTYPES[found], device, tensor.device.index, writable, (value, capsule))
+
+
+def as_numpy(info: ArrayInfo) -> np.ndarray:
+    """A NumPy array over host memory."""
+    if isinstance(info.owner, np.ndarray):
+        return info.owner
+    item = info.dtype.numpy.itemsize if info.dtype is not bool_ else 1
+    low, high = info.extent
+    if low == high:
+        return np.empty(info.shape, info.dtype.numpy)
+    buffer = (ctypes.c_char * (high - low)).from_address(low)
+    strides = tuple(s * item for s in info.strides)
+    return np.ndarray(info.shape, info.dtype.numpy, buffer, info.address - low, strides)

@@ -1,0 +1,133 @@
+"""Launching a compiled kernel on an NVIDIA GPU, from its manifest."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import Any
+
+from mosaic_compile.artifact import Artifact
+from mosaic_compile.errors import ArgumentError, LaunchError
+from mosaic_compile.language.dtypes import DTYPES
+from mosaic_compile.language.symbolic import evaluate
+
+from . import cuda
+from .arguments import Bound, check_written
+from .arrays import ArrayInfo
+
+_SCALARS = {
+    "f64": ctypes.c_double, "f32": ctypes.c_float, "i64": ctypes.c_int64, "i32": ctypes.c_int32, "u32": ctypes.c_uint32,
+    "i16": ctypes.c_int16, "i8": ctypes.c_int8, "u8": ctypes.c_uint8, "bool": ctypes.c_int8,
+}  # fmt: skip
+
+
+class Launcher:
+    """A kernel loaded on one device."""
+
+    def __init__(self, artifact: Artifact, device: int):
+        self.manifest = artifact.manifest
+        self.device = device
+        self.arrays = {a["name"]: a for a in self.manifest["arrays"]}
+        self.written = frozenset(a["name"] for a in self.manifest["arrays"] if a["access"] != "in")
+        cuda.use_device(device)
+        self.function = cuda.load_function(artifact.binary, self.manifest["entry"], self.manifest["shared_memory"])
+
+    def __call__(self, bound: Bound) -> None:
+        """Starts the kernel on the current stream; returns at once."""
+        manifest = self.manifest
+        check_written(bound.arrays, self.written)
+        for name, expected in self.arrays.items():
+            check_layout(bound.arrays[name], expected)
+        sizes = {**bound.sizes, "num_sms": cuda.device_attribute(cuda.MULTIPROCESSOR_COUNT, self.device)}
+        grid = [evaluate(text, sizes) for text in manifest["grid"]]
+        grid += [1] * (3 - len(grid))
+        if 0 in grid:
+            return
+        if grid[0] >= 2**31 or grid[1] > 65535 or grid[2] > 65535:
+            raise LaunchError(f"the grid {tuple(grid)} is larger than a GPU takes (2147483647, 65535, 65535)", "put the largest dimension first")
+        cuda.use_device(self.device)
+        stream = current_stream(self.device)
+        programs = grid[0] * grid[1] * grid[2]
+        parameters = [self._parameter(p, bound, programs) for p in manifest["parameters"]]
+        cuda.launch(self.function, grid, manifest["threads"], manifest["cluster"], manifest["shared_memory"], stream, parameters)
+
+    def _parameter(self, parameter: dict[str, Any], bound: Bound, programs: int) -> Any:
+        match parameter["kind"]:
+            case "pointer":
+                return ctypes.c_uint64(bound.arrays[parameter["array"]].address)
+            case "dim":
+                return ctypes.c_int32(bound.sizes[parameter["name"]])
+            case "stride":
+                return ctypes.c_int64(bound.arrays[parameter["array"]].strides[parameter["axis"]])
+            case "scalar":
+                return scalar(parameter["dtype"], bound.scalars[parameter["name"]])
+            case "descriptor":
+                return tensor_map(parameter, bound.arrays[parameter["array"]])
+            case "scratch":
+                size = self.manifest["scratch"][parameter["name"]]["bytes_per_program"]
+                return ctypes.c_uint64(scratch(size * programs * self.manifest["cluster"], self.device) if size else 0)
+        raise LaunchError(f"the manifest has a parameter of unknown kind '{parameter['kind']}'", "compile the kernel again")
+
+
+def check_layout(info: ArrayInfo, expected: dict[str, Any]) -> None:
+    """Refuses an array that is not laid out as the code relies on."""
+    name = expected["name"]
+    if info.dtype.name != expected["dtype"]:
+        raise ArgumentError(f"'{name}' holds {info.dtype}, but the kernel was compiled for {expected['dtype']}", "convert it, or compile again")
+    if info.address % expected["align"]:
+        raise ArgumentError(f"'{name}' does not start at a multiple of {expected['align']} bytes", "pass an aligned copy, or compile for this array")
+    for axis, (stride, fixed, multiple) in enumerate(zip(info.strides, expected["strides"], expected["stride_multiples"])):
+        size = info.shape[axis]
+        if size > 1 and (stride % multiple or (fixed is not None and stride != fixed)):
+            wanted = f"{fixed}" if fixed is not None else f"a multiple of {multiple}"
+            raise ArgumentError(f"dimension {axis} of '{name}' has stride {stride}, but the kernel was compiled for {wanted}", "pass a contiguous copy, or compile for this layout")
+    for axis, (size, fixed, multiple) in enumerate(zip(info.shape, expected["sizes"], expected["dim_multiples"])):
+        if size % multiple or (fixed is not None and size != fixed):
+            wanted = f"{fixed}" if fixed is not None else f"a multiple of {multiple}"
+            raise ArgumentError(f"dimension {axis} of '{name}' is {size}, but the kernel was compiled for {wanted}", "pad the array, or compile for this shape")
+
+
+def scalar(dtype: str, value: Any) -> Any:
+    if dtype in _SCALARS:
+        return _SCALARS[dtype](value)
+    import numpy as np
+
+    bits = np.asarray(value, DTYPES[dtype].numpy).view(np.uint16 if DTYPES[dtype].bits == 16 else np.uint8)
+    return (ctypes.c_uint16 if DTYPES[dtype].bits == 16 else ctypes.c_uint8)(int(bits))
+
+
+_TENSOR_MAP_TYPES = {  # CUtensorMapDataType
+    "i8": 0, "u8": 0, "f8e4m3": 0, "f8e5m2": 0, "i16": 1, "u32": 2, "i32": 3, "i64": 5, "f16": 6, "f32": 7, "f64": 8, "bf16": 9,
+}  # fmt: skip
+
+
+def tensor_map(parameter: dict[str, Any], info: ArrayInfo) -> Any:
+    """A TMA descriptor (CUtensorMap) for the box that the manifest gives."""
+    axes = parameter["axes"]
+    size = int(info.dtype.bytes)
+    return cuda.encode_tensor_map(
+        info.address,
+        _TENSOR_MAP_TYPES[info.dtype.name],
+        [info.shape[a] for a in axes],
+        [info.strides[a] * size for a in axes],
+        parameter["box"],
+        parameter["swizzle"],
+    )
+
+
+_scratch: dict[int, tuple[int, int]] = {}
+
+
+def scratch(size: int, device: int) -> int:
+    """Device memory of at least `size` bytes for kernels' scratch; grows, and lives as long as the process."""
+    address, have = _scratch.get(device, (0, 0))
+    if have < size:
+        address = cuda.allocate(size)
+        _scratch[device] = (address, size)
+    return address
+
+
+def current_stream(device: int) -> int:
+    """PyTorch's current stream where PyTorch is in use, else the default stream."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.current_stream(device).cuda_stream if torch is not None and torch.cuda.is_available() else 0
