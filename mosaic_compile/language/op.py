@@ -23,6 +23,7 @@ from mosaic_compile.errors import (
     OperandError,
     OutsideKernelError,
     ShapeError,
+    user_span,
 )
 from mosaic_compile.mlir import arith, ir
 
@@ -54,9 +55,7 @@ def op(reference: Callable[..., Any] | None = None) -> Callable[[F], F]:
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             if not is_tracing():
-                raise OutsideKernelError(
-                    f"mc.{name} works only inside a kernel", "put the call into a function marked @mc.kernel"
-                )
+                raise outside_kernel(f"mc.{name}")
             return function(*args, **kwargs)
 
         call.__mosaic_op__ = True  # type: ignore[attr-defined]
@@ -64,6 +63,12 @@ def op(reference: Callable[..., Any] | None = None) -> Callable[[F], F]:
         return call  # type: ignore[return-value]
 
     return register
+
+
+def outside_kernel(what: str) -> OutsideKernelError:
+    return OutsideKernelError(
+        f"{what} works only inside a kernel", "put the call into a function marked @mc.kernel", user_span()
+    )
 
 
 def is_tracing() -> bool:
@@ -89,7 +94,7 @@ def constant(value: bool | int | float, dtype: DType, shape: tuple[int, ...] = (
 
 
 def bool_attribute(value: Any) -> ir.Attribute:
-    """An i1, never ir.BoolAttr: one that is false is falsy, which the op builders take for a missing attribute."""
+    """An i1; not an ir.BoolAttr, of which a false one is falsy: op builders take it for a missing attribute."""
     return ir.IntegerAttr.get(ir.IntegerType.get_signless(1), int(bool(value)))
 
 
@@ -103,13 +108,13 @@ def number_attribute(value: bool | int | float, dtype: DType) -> ir.Attribute:
     if isinstance(value, float) and not value.is_integer():
         raise MixedTypesError(
             f"{value} is not a whole number, but {dtype} holds whole numbers",
-            f"convert the tile first: x.to(mc.{f32})",
+            "use a floating-point type, or a whole number",
         )
     value = int(value)
     if not dtype.min <= value <= dtype.max:
         raise MixedTypesError(
             f"{value} does not fit into {dtype} ({dtype.min} to {dtype.max})",
-            "use a wider element type: x.to(mc.i64)",
+            "use a wider element type, such as i32 or i64",
         )
     # Attributes hold the bit pattern as a signed number.
     if dtype.kind == "uint" and value > dtype.max >> 1:
@@ -166,6 +171,8 @@ def kind_of(value: Any) -> str:
         return f"the {type(value).__name__} {value!r}"
     if isinstance(value, np.ndarray):
         return f"a NumPy array of shape {value.shape}"
+    if what := getattr(type(value), "kind", None):
+        return str(what)
     name = getattr(value, "__name__", None) or getattr(value, "name", None)
     if isinstance(value, ModuleType | type):
         return f"the {'module' if isinstance(value, ModuleType) else 'class'} '{name}'"
@@ -274,11 +281,15 @@ def require_constant(value: Any, types: type | tuple[type, ...], what: str) -> A
 
 def require_axis(axis: Any, ndim: int, what: str) -> int:
     """An axis as a number from 0, negative ones counted from the end."""
-    axis = require_constant(axis, int, f"{what}'s axis")
+    if not ndim:
+        raise ShapeError(f"{what} takes a tile with dimensions, not a scalar", "make one: x.reshape(1)")
+    if isinstance(axis, tuple | list):
+        raise OperandError(f"the axis of {what} is one number, not {kind_of(axis)}", "take one axis after the other")
+    axis = require_constant(axis, int, f"the axis of {what}")
     if not -ndim <= axis < ndim:
         raise ShapeError(
-            f"{what}'s axis {axis} is outside a tile of {ndim} dimension{'s' * (ndim != 1)}",
-            f"use {-ndim} to {ndim - 1}",
+            f"the axis {axis} of {what} is outside a tile of {ndim} dimension{'s' * (ndim != 1)}",
+            f"use 0 to {ndim - 1}, or {-ndim} to -1 from the end" if ndim > 1 else "use 0",
         )
     return axis % ndim
 
@@ -288,15 +299,15 @@ def require_index(value: Any, what: str) -> Tile | int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer | Tile):
         raise OperandError(
             f"{what} is an i32 scalar or a whole number, not {kind_of(value)}",
-            "use mc.program_id, a loop variable or arithmetic on them",
+            "a program index, a loop variable, a dimension, a number, or arithmetic on them",
         )
     if isinstance(value, Tile) and value.shape:
         raise OperandError(
             f"{what} is a scalar, not a tile of type {value!r}",
-            "use mc.gather for an index of its own for each element",
+            "use one number for the whole tile; mc.gather takes an index for each element",
         )
     if isinstance(value, Tile) and value.dtype is not i32:
-        raise MixedTypesError(f"{what} is of type i32, not {value!r}", "convert it: index.to(mc.i32)")
+        raise MixedTypesError(f"{what} is of type i32, not {value!r}", "convert it: .to(mc.i32)")
     return value if isinstance(value, Tile) else int(value)
 
 
@@ -351,10 +362,16 @@ def meet(what: str, a: Any, b: Any) -> tuple[Tile, Tile]:
     if a.dtype is not b.dtype:
         raise MixedTypesError(
             f"{what} has mixed element types: {a!r} and {b!r}",
-            f"convert one of them, for example the first: .to(mc.{b.dtype})",
+            conversion_help(a, b),
         )
     shape = broadcast_shapes(what, a.shape, b.shape)
     return broadcast(a, shape), broadcast(b, shape)
+
+
+def conversion_help(a: Tile, b: Tile) -> str:
+    """Which of two operands to convert: the one of the type that holds less."""
+    first_holds_more = (a.dtype.is_float, a.dtype.bits) > (b.dtype.is_float, b.dtype.bits)
+    return f"convert the {'second' if first_holds_more else 'first'} one: .to(mc.{(a if first_holds_more else b).dtype})"
 
 
 def _number_like(what: str, number: Any, tile: Tile) -> Tile:

@@ -16,8 +16,11 @@ from ..op import (
     broadcast_shapes,
     constant,
     is_number,
+    is_tracing,
+    kind_of,
     meet,
     op,
+    outside_kernel,
     require_arithmetic,
     require_bool,
     require_float,
@@ -88,8 +91,16 @@ def divide(a: Any, b: Any) -> Tile:
     return Tile(arith.divf(a.value, b.value), a.dtype, a.shape)
 
 
+_ON_FLOATS = {  # what to write instead
+    "'//'": "round the quotient: mc.floor(a / b)",
+    "'%'": "write a - mc.floor(a / b) * b",
+}
+
+
 def _integers(what: str, a: Any, b: Any) -> tuple[Tile, Tile]:
     a, b = _arithmetic(what, a, b)
+    if a.dtype.is_float and what in _ON_FLOATS:
+        raise ElementTypeError(f"{what} takes integer tiles, not {a!r}", _ON_FLOATS[what])
     return require_integer(a, what), b
 
 
@@ -111,7 +122,7 @@ def remainder(a: Any, b: Any) -> Tile:
     return Tile(arith.subi(a.value, arith.muli(quotient, b.value)), a.dtype, a.shape)
 
 
-@op(reference=lambda a, b: -(-a // b))
+@op(reference=lambda a, b: a // b + (a % b != 0))
 def cdiv(a: Any, b: Any) -> Any:
     """a / b rounded up, for whole numbers: the number of tiles of size b that cover a. Also for plain numbers
     and grids."""
@@ -130,8 +141,8 @@ def power(a: Any, b: Any) -> Tile:
         or not (b in (0.5, -0.5) or (float(b).is_integer() and b >= 0))
     ):
         raise OperandError(
-            f"'**' takes a compile-time exponent such as 2 or 0.5, not {b!r}",
-            "write mc.exp2(b * mc.log2(a)) for others",
+            f"'**' takes a compile-time exponent such as 2 or 0.5, not {kind_of(b)}",
+            "write 1.0 / x ** 2 for negative ones, mc.exp2(b * mc.log2(a)) for others",
         )
     a = require_arithmetic(require_tile(a, "'**'"), "'**'")
     if b == 0.5:
@@ -234,6 +245,10 @@ _UNSIGNED_PREDICATES = _SIGNED_PREDICATES | {
 
 
 def _compare(symbol: str, a: Any, b: Any) -> Tile:
+    if a is None or b is None:
+        raise OperandError(
+            f"'{symbol}' takes a tile, not None", "to ask whether an optional array was given, write `is not None`"
+        )
     a, b = meet(f"'{symbol}'", a, b)
     require_arithmetic(a, f"'{symbol}'")
     if a.dtype.is_float:
@@ -435,12 +450,12 @@ def as_dtype(value: Any, dtype: Any) -> Any:
     """`mc.f32(x)`: a typed scalar from a number, or a tile converted."""
     from .convert import convert
 
+    if not is_tracing():
+        raise outside_kernel(f"mc.{dtype}(…)")
     if isinstance(value, Tile):
         return convert(value, dtype)
     if not is_number(value):
-        raise OperandError(
-            f"mc.{dtype}(…) takes a number or a tile, not {type(value).__name__} {value!r}", "pass a number"
-        )
+        raise OperandError(f"mc.{dtype}(…) takes a number or a tile, not {kind_of(value)}", "pass a number")
     if dtype is bool_ and not isinstance(value, bool | np.bool_):
         raise MixedTypesError(f"mc.bool_ takes True or False, not {value!r}", "compare instead: x != 0")
     return constant(value, dtype)
