@@ -1,0 +1,47 @@
+# Two commands do all the set-up: `make run` compiles the matmul kernel for an H100, `make test` runs every check.
+# Needs Python 3.11 or newer; everything is installed into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+OLDEST_TRITON := 3.6.0
+JOBS ?= auto
+
+.PHONY: run test lint check-types test-newest test-oldest clean
+
+run: .venv/installed
+	$(BIN)/mosaic-compile kernels/matmul.py --target sm90 --kernel matmul
+
+test: lint check-types test-newest test-oldest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+check-types: .venv/installed-dev
+	$(BIN)/mypy
+
+test-newest: .venv/installed-dev
+	$(BIN)/pytest -n $(JOBS) --dist worksteal
+
+# The same back-end tests under the oldest Triton that is supported.
+test-oldest: .venv/installed-dev .venv/triton-oldest/installed
+	PYTHONPATH=.venv/triton-oldest $(BIN)/pytest -n $(JOBS) --dist worksteal tests/lowering tests/kernels tests/driver
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+.venv/installed: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable ".[dev,torch,jax]"
+	touch $@
+
+.venv/triton-oldest/installed: .venv/installed
+	$(BIN)/python -m pip install --quiet --no-deps --target .venv/triton-oldest "triton==$(OLDEST_TRITON)"
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info
