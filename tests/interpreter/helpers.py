@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,15 @@ def launch(kernel: Any, *arguments: Any, grid: tuple[int, ...] = (1,), **choices
     run(trace(kernel, kernel.specialize(**choices)), arguments, grid)
 
 
+@functools.cache
+def _context() -> ir.Context:
+    """One for all: to make one takes longer than most tests."""
+    return new_context()
+
+
 def evaluate(text: str, *arguments: Any) -> tuple[Any, ...]:
     """The results of the function @f of a module in text form; tiles are NumPy arrays."""
-    with new_context(), ir.Location.unknown():
+    with _context(), ir.Location.unknown():
         functions = prepare_module(ir.Module.parse(text), REGISTRY)
     with np.errstate(all="ignore"):
         return functions["f"](Env(functions=functions), *arguments)

@@ -1,6 +1,5 @@
 """Reductions, scans and matrix products with functions, types and layouts of many kinds."""
 
-import ml_dtypes
 import numpy as np
 import pytest
 
@@ -224,7 +223,6 @@ def test_tf32():
     actual = to_tf32(x)
     assert_same(actual[:-1], wanted[:-1])
     assert abs(float(actual[-1]) - float(wanted[-1])) <= 2.0**117
-    assert ml_dtypes.finfo(np.float32).bits == 32
 
 
 # Shapes.
