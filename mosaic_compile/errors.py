@@ -7,7 +7,10 @@ The frontend fills in where: the frames from the kernel down to the helper with 
 from __future__ import annotations
 
 import linecache
+import os
+import sys
 from dataclasses import dataclass
+from types import FrameType
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,23 @@ class Span:
         return linecache.getline(self.file, self.line).rstrip("\n")
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column + 1}"
+        # ast columns count UTF-8 bytes; people and editors count characters.
+        before = self.source_line().encode()[: self.column]
+        column = len(before.decode(errors="ignore")) if before else self.column
+        return f"{self.file}:{self.line}:{column + 1}"
+
+
+def user_span() -> tuple[Span, ...]:
+    """The innermost call that stands outside this package: the place of a mistake in plain Python."""
+    ours = os.path.dirname(os.path.abspath(__file__)) + os.sep
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(ours):
+        frame = frame.f_back
+    if frame is None:
+        return ()
+    positions = list(frame.f_code.co_positions())[frame.f_lasti // 2]
+    line, end_line, column, end_column = (n if n is not None else 0 for n in positions)
+    return (Span(frame.f_code.co_filename, line, column, end_line, end_column),)
 
 
 class MosaicError(Exception):

@@ -57,8 +57,8 @@ def if_with_return(node: ast.If, rest: Sequence[ast.stmt], scope: Scope, live: N
     if scope.loops:
         raise UnsupportedSyntaxError(
             "'return' cannot leave a loop that runs on the device",
-            "set a variable and test it after the loop, or use `while`",
-        ).at(scope.frame.spans(_first_return(node) or node))
+            "set a variable in the loop and test it after the loop",
+        ).at(scope.frame.spans(first_return(node) or node))
 
     def side(body: Sequence[ast.stmt]) -> Any:
         with scope.isolated():
@@ -133,6 +133,12 @@ def _merge(
         return like(form, (_merge(x, y, what, blocks, pairs, scope, node) for x, y in zip(a, b)))
     if not isinstance(a, Tile) and not isinstance(b, Tile) and same_constant(a, b):
         return a
+    described = f"{kind_of(a)} if the condition holds, but {kind_of(b)} if not"
+    help = "give it the same element type and shape on both paths, with .to() or mc.broadcast_to"
+    if not isinstance(a, Tile) and not isinstance(b, Tile):
+        help = "a compile-time value cannot depend on a condition that is known only when the kernel runs"
+    elif what == "the returned value" and (a is None or b is None):
+        help = "return a value on every path"
     if is_number(a) or is_number(b):
         dtype = next((v.dtype for v in (a, b) if isinstance(v, Tile)), None) or default_dtype(a)
         if is_number(a):
@@ -142,10 +148,7 @@ def _merge(
     if isinstance(a, Tile) and isinstance(b, Tile) and (a.dtype, a.shape) == (b.dtype, b.shape):
         pairs.append((a, b))
         return HOLE
-    raise BranchTypeError(
-        f"{what} is {kind_of(a)} if the condition holds, but {kind_of(b)} if not",
-        "give it the same element type and shape on both paths, with .to() or mc.broadcast_to",
-    ).at(scope.frame.spans(node))
+    raise BranchTypeError(f"{what} is {described}", help).at(scope.frame.spans(node))
 
 
 def _number_in(block: ir.Block, number: Any, dtype: DType) -> Tile:
@@ -155,12 +158,12 @@ def _number_in(block: ir.Block, number: Any, dtype: DType) -> Tile:
 
 def returns(node: ast.stmt) -> bool:
     """Whether a `return` stands in a statement (nested functions' own ones do not count)."""
-    return _first_return(node) is not None
+    return first_return(node) is not None
 
 
-def _first_return(node: ast.AST) -> ast.AST | None:
+def first_return(node: ast.AST) -> ast.AST | None:
     if isinstance(node, ast.Return):
         return node
     if isinstance(node, ast.FunctionDef | ast.Lambda):
         return None
-    return next((found for child in ast.iter_child_nodes(node) if (found := _first_return(child))), None)
+    return next((found for child in ast.iter_child_nodes(node) if (found := first_return(child))), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -18,16 +18,18 @@ from mosaic_compile.language.op import kind_of
 from mosaic_compile.language.tile import Array, Tile
 
 from . import expressions, statements
-from .liveness import captured_names
+from .liveness import assigned, captured_names
 from .python import is_library, ordinary_python, takes_tiles
 from .scope import LocalFunction, Scope, closure
 from .source import FunctionNode, body_of, display_path, function_node
 
-MAX_INLINE_DEPTH = 64
+MAX_INLINE_DEPTH = 32
 
 
 def _fold(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
-    folded = lambda *values: functools.reduce(function, values)
+    def folded(first: Any, second: Any, *others: Any) -> Any:
+        return functools.reduce(function, (first, second, *others))
+
     folded.__mosaic_op__ = True  # type: ignore[attr-defined]
     folded.__name__ = function.__name__
     return folded
@@ -47,8 +49,11 @@ def call(node: ast.Call, scope: Scope) -> Any:
     kwargs: dict[str, Any] = {}
     for keyword in node.keywords:
         value = expressions.evaluate(keyword.value, scope)
-        with scope.frame.at(keyword.value), ordinary_python():
-            kwargs |= {keyword.arg: value} if keyword.arg is not None else value
+        if keyword.arg is None and not isinstance(value, Mapping):
+            raise OperandError(f"'**' takes a dict, not {kind_of(value)}", "name the arguments").at(
+                scope.frame.spans(keyword.value)
+            )
+        kwargs |= {keyword.arg: value} if keyword.arg is not None else value
     return apply(function, args, kwargs, scope, node)
 
 
@@ -82,7 +87,7 @@ def apply(function: Any, args: list[Any], kwargs: dict[str, Any], scope: Scope, 
     if not callable(function):
         raise OperandError(f"{kind_of(function)} cannot be called", "call functions and mc operations")
     _refuse_mutation(function)
-    _refuse_tiles(function, [*args, *kwargs.values()])
+    _refuse_tiles(function, [*args, *kwargs.values()], node)
     with ordinary_python():
         return function(*args, **kwargs)
 
@@ -105,18 +110,19 @@ def _refuse_mutation(function: Callable[..., Any]) -> None:
         )
 
 
-def _refuse_tiles(function: Callable[..., Any], values: list[Any]) -> None:
+def _refuse_tiles(function: Callable[..., Any], values: list[Any], node: ast.AST) -> None:
     """Ordinary Python runs at compile time, when tiles have no value yet."""
     runtime = next((v for v in values if isinstance(v, Tile | Array)), None)
     if runtime is None or takes_tiles(function):
         return
+    called = node.func if isinstance(node, ast.Call) else node
     name = getattr(function, "__name__", str(function))
     suggestion = "use the operations of mc; Python's own work on compile-time values"
     if hasattr(ops, name):
         suggestion = f"use mc.{name}"
     if function is print:
         suggestion = "print runtime values with mc.device_print"
-    raise OperandError(f"'{name}' cannot be applied to {kind_of(runtime)}", suggestion)
+    raise OperandError(f"'{ast.unparse(called)}' cannot be applied to {kind_of(runtime)}", suggestion)
 
 
 def _is_operation(function: Any) -> bool:
@@ -133,7 +139,7 @@ def _operation(function: Any, args: list[Any], kwargs: dict[str, Any], scope: Sc
         name = function.__name__
         prefix = "." if isinstance(function, MethodType) else "mc."
         raise OperandError(
-            f"{prefix}{name}: {error}", f"its form is {prefix}{name}{inspect.signature(function)}"
+            f"{prefix}{name}: {error}", f"its form is {prefix}{name}{_form(inspect.signature(function))}"
         ) from None
 
     def callback(value: Any) -> Any:
@@ -165,13 +171,23 @@ def _inline(
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise OperandError(f"{name}: {error}", f"its form is {name}{signature}") from None
+        form = _form(signature)
+        what, form = ("a lambda", f"lambda {form[1:-1]}") if name == "<lambda>" else (name, f"{name}{form}")
+        raise OperandError(f"{what}: {error}", f"its form is {form}") from None
     bound.apply_defaults()
     body = body_of(definition)
     frame = scope.frame.inlined(node, file)
-    inner = Scope(frame, dict(bound.arguments), enclosing.globals, enclosing, captured_names(body))
+    inner = Scope(
+        frame, dict(bound.arguments), enclosing.globals, enclosing, captured_names(body), assigned(body)
+    )
     outcome = statements.block(body, inner, frozenset())
     return None if outcome is statements.NO_RETURN else outcome
+
+
+def _form(signature: inspect.Signature) -> str:
+    """A signature without its annotations, as a user would write it."""
+    plain = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    return str(signature.replace(parameters=plain, return_annotation=signature.empty))
 
 
 def local_function(node: ast.FunctionDef | ast.Lambda, scope: Scope) -> LocalFunction:

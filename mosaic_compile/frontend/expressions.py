@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
@@ -99,8 +100,9 @@ def read_name(node: ast.Name, scope: Scope) -> Any:
     try:
         value = scope.find(node.id)
     except KeyError:
+        guess = did_you_mean(node.id, scope.visible())
         raise UndefinedNameError(
-            f"'{node.id}' is not defined", "check the spelling, or define it before the kernel"
+            f"'{node.id}' is not defined", guess or "check the spelling, or define it before the kernel"
         ) from None
     if isinstance(value, Undefined):
         raise UndefinedNameError(value.message, value.help).at(scope.frame.spans(node))
@@ -111,12 +113,18 @@ def _attribute(base: Any, attr: str) -> Any:
     try:
         return getattr(base, attr)
     except AttributeError:
-        if isinstance(base, Tile | Array):
-            raise OperandError(
-                f"{kind_of(base)} has no '{attr}'", "see what there is in docs/language.md"
-            ) from None
-        where = base.__name__ if isinstance(base, ModuleType) else type(base).__name__
-        raise UndefinedNameError(f"'{where}' has no '{attr}'", "check the spelling") from None
+        guess = did_you_mean(attr, {name for name in dir(base) if not name.startswith("_")})
+        where = kind_of(base)
+        if isinstance(base, ModuleType):
+            where = "mc" if base.__name__ == "mosaic_compile" else f"'{base.__name__}'"
+        help = guess or ("check the spelling" if isinstance(base, ModuleType) else "see docs/language.md")
+        raise UndefinedNameError(f"{where} has no '{attr}'", help) from None
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
+    """A help line with the name that is closest in spelling."""
+    close = difflib.get_close_matches(name, sorted(candidates), n=1)
+    return f"did you mean '{close[0]}'?" if close else None
 
 
 def _conditional(node: ast.IfExp, scope: Scope) -> Any:
@@ -135,8 +143,13 @@ def starred(nodes: list[ast.expr], scope: Scope) -> Iterator[Any]:
     for node in nodes:
         if isinstance(node, ast.Starred):
             values = evaluate(node.value, scope)
-            with scope.frame.at(node), ordinary_python():
-                spread = list(values)
+            with scope.frame.at(node):
+                if isinstance(values, Tile | Array) or not isinstance(values, Iterable):
+                    raise OperandError(
+                        f"'*' takes a tuple or list, not {kind_of(values)}", "leave the '*' out"
+                    )
+                with ordinary_python():
+                    spread = list(values)
             yield from spread
         else:
             yield evaluate(node, scope)
@@ -181,18 +194,26 @@ def unrolled(iterable: Any, node: ast.expr, scope: Scope) -> Iterator[Any]:
     yield from items
 
 
+def _decided(test: ast.expr, scope: Scope) -> bool:
+    """A comprehension's `if`."""
+    value = branches.condition(test, scope, "if")
+    if isinstance(value, Tile):
+        raise NotConstantError(
+            "a comprehension's `if` is decided at compile time, but this is known only when the kernel runs",
+            "use mc.where on tiles",
+        ).at(scope.frame.spans(test))
+    return value
+
+
 def _comprehension(element: ast.expr, generators: list[ast.comprehension], scope: Scope) -> Iterator[Any]:
     first, *rest = generators
     iterable = evaluate(first.iter, scope)
     for item in unrolled(iterable, first.iter, scope):
         inner = Scope(
-            scope.frame, {}, scope.globals, scope, scope.captured, scope.loops, is_comprehension=True
+            scope.frame, {}, scope.globals, scope, scope.captured, loops=scope.loops, is_comprehension=True
         )
         statements.assign(first.target, item, inner)
-        conditions = [branches.condition(test, inner, "if") for test in first.ifs]
-        if any(isinstance(c, Tile) for c in conditions):
-            raise NotConstantError("a comprehension's `if` is decided at compile time", "use mc.where")
-        if all(conditions):
+        if all(_decided(test, inner) for test in first.ifs):
             if rest:
                 yield from _comprehension(element, rest, inner)
             else:

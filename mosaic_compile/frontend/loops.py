@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mosaic_compile.errors import CarriedTypeError, UndefinedNameError, UnsupportedSyntaxError
+from mosaic_compile.errors import CarriedTypeError, MosaicError, UndefinedNameError, UnsupportedSyntaxError
 from mosaic_compile.language.dtypes import i32
 from mosaic_compile.language.loops import Range
 from mosaic_compile.language.op import i32_value, kind_of
@@ -33,9 +33,7 @@ def for_statement(node: ast.For, scope: Scope, after: Names) -> None:
     for item in expressions.unrolled(iterable, node.iter, scope):
         statements.assign(node.target, item, scope)
         if statements.block(node.body, scope, live) is not statements.NO_RETURN:
-            raise UnsupportedSyntaxError(
-                "'return' cannot leave a loop", "set a variable and test it after the loop"
-            )
+            raise _return_in_loop("a loop", node, scope)
 
 
 def _runtime_for(node: ast.For, bounds: Range, scope: Scope, after: Names) -> None:
@@ -91,10 +89,14 @@ def while_statement(node: ast.While, scope: Scope, after: Names) -> None:
 
 def _body(node: ast.For | ast.While, scope: Scope, after: Names) -> None:
     if statements.block(node.body, scope, loop_live(node, after)) is not statements.NO_RETURN:
-        raise UnsupportedSyntaxError(
-            "'return' cannot leave a loop that runs on the device",
-            "set a variable and test it after the loop, or use `while`",
-        )
+        raise _return_in_loop("a loop that runs on the device", node, scope)
+
+
+def _return_in_loop(loop: str, node: ast.stmt, scope: Scope) -> MosaicError:
+    place = branches.first_return(node) or node
+    return UnsupportedSyntaxError(
+        f"'return' cannot leave {loop}", "set a variable in the loop and test it after the loop"
+    ).at(scope.frame.spans(place))
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,9 @@ class Carried:
             matched = match(before, after)
             if matched is None:
                 help = "give it one element type and shape before the loop and in it"
-                if isinstance(before, Tile) and isinstance(after, Tile) and before.shape == after.shape:
+                if isinstance(before, Tile) and isinstance(after, Tile) and not before.shape and after.shape:
+                    help = f"start from a tile: {name} = mc.full({after.shape}, …, mc.{after.dtype})"
+                elif isinstance(before, Tile) and isinstance(after, Tile) and before.shape == after.shape:
                     help = (
                         f"convert at the end of the body: {name} = {name}.to(mc.{before.dtype}), "
                         f"or start from {after.dtype}"

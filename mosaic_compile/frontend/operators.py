@@ -88,7 +88,8 @@ def _not(operand: Any) -> Any:
         return not _is_true(operand)
     if operand.shape:
         raise OperandError(
-            f"`not` needs one truth value, not a tile of type {operand!r}", "use ~x for element by element"
+            f"`not` needs one truth value, not a tile of type {operand!r}",
+            "write ~(a > 0) element by element",
         )
     return ops.bitwise_not(operand if operand.dtype is bool_ else ops.not_equal(operand, 0))
 
@@ -148,6 +149,6 @@ def _truth(value: Tile, node: ast.expr, word: str, scope: Scope) -> Tile:
     if value.shape:
         raise OperandError(
             f"`{word}` needs single truth values, not a tile of type {value!r}",
-            f"use {'&' if word == 'and' else '|'} element by element",
+            f"write (a > 0) {'&' if word == 'and' else '|'} (b > 0) element by element, with the parentheses",
         ).at(scope.frame.spans(node))
     return value if value.dtype is bool_ else ops.not_equal(value, 0)

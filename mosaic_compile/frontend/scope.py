@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FunctionType
-from typing import Any
+from typing import Any, ClassVar
 
 from mosaic_compile.errors import InternalError, MosaicError, Span, UnsupportedSyntaxError
 from mosaic_compile.mlir import ir
@@ -74,6 +74,9 @@ class Scope:
     globals: dict[str, Any]
     enclosing: Scope | None = None
     captured: Names = frozenset()  # names that nested functions read
+    assigned: Names = (
+        frozenset()
+    )  # as in Python: a name that the function assigns is its own everywhere in it
     loops: int = 0  # runtime loops around the current statement
     is_kernel: bool = False
     is_comprehension: bool = False
@@ -85,10 +88,24 @@ class Scope:
         while scope is not None:
             if name in scope.locals:
                 return scope.locals[name]
+            if name in scope.assigned:
+                return Undefined(
+                    f"'{name}' is read before it has a value",
+                    f"assign '{name}' first; for a loop, before the loop",
+                )
             scope = scope.enclosing
         if name in self.globals:
             return self.globals[name]
         return vars(builtins)[name]
+
+    def visible(self) -> set[str]:
+        """The names that could be meant here."""
+        scope: Scope | None = self
+        names: set[str] = set()
+        while scope is not None:
+            names |= scope.locals.keys()
+            scope = scope.enclosing
+        return names | self.globals.keys() | {"range", "min", "max", "abs", "len"}
 
     @contextmanager
     def without_walrus(self, reason: str) -> Iterator[None]:
@@ -119,6 +136,8 @@ class Scope:
 @dataclass(frozen=True, eq=False)
 class LocalFunction:
     """A `def` or lambda inside a kernel; its defaults were computed where it stands."""
+
+    kind: ClassVar[str] = "a function"  # in messages
 
     node: FunctionNode
     scope: Scope

@@ -8,7 +8,7 @@ import linecache
 import os
 from types import CodeType, FunctionType
 
-from mosaic_compile.errors import SourceUnavailableError, Span, UnsupportedSyntaxError
+from mosaic_compile.errors import MosaicError, SourceUnavailableError, Span, UnsupportedSyntaxError
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
@@ -97,6 +97,17 @@ def _closest(candidates: list[ast.AST], code: CodeType) -> ast.AST:
         ):
             return node
     return candidates[0]
+
+
+def parameter_span(fn: FunctionType, name: str) -> Span | None:
+    """Where a function's parameter stands; None where that cannot be found."""
+    try:
+        node = function_node(fn)
+    except MosaicError:
+        return None
+    parameters = (n for n in ast.walk(node.args) if isinstance(n, ast.arg) and n.arg == name)
+    found = next(parameters, None)
+    return None if found is None else span_of(found, display_path(fn.__code__.co_filename))
 
 
 def body_of(node: FunctionNode) -> list[ast.stmt]:

@@ -96,7 +96,10 @@ _UNSUPPORTED: dict[type[ast.stmt], tuple[str, str]] = {
     ast.With: ("with", "call functions instead"),
     ast.ClassDef: ("class", "define it outside the kernel, or pass values as tuples"),
     ast.Match: ("match", "use if / elif"),
-    ast.Break: ("break", "put the condition into a while loop: `while i < n and not done:`"),
+    ast.Break: (
+        "break",
+        "put the condition into a while loop, `while i < n and not done:`, or the rest under an `if`",
+    ),
     ast.Continue: ("continue", "put the rest of the loop body under `if not …:`"),
     ast.Import: ("import", "import at the top of the file"),
     ast.ImportFrom: ("import", "import at the top of the file"),
@@ -124,11 +127,13 @@ def assign(target: ast.expr, value: Any, scope: Scope) -> None:
         case ast.Subscript(value=base):
             with scope.frame.at(target):
                 is_array = isinstance(expressions.evaluate(base, scope), Array)
+                if is_array:
+                    raise UnsupportedSyntaxError(
+                        "an array is not written by assignment", "write blocks: mc.store(array, index, tile)"
+                    )
                 raise UnsupportedSyntaxError(
-                    "elements cannot be assigned: a tile is a value",
-                    "write blocks with mc.store(array, index, tile)"
-                    if is_array
-                    else "make a new tile: x = mc.where(condition, new, x)",
+                    "elements cannot be assigned: tiles and tuples are values",
+                    "make a new one, such as x = mc.where(condition, new, x)",
                 )
         case _:
             with scope.frame.at(target):
@@ -149,11 +154,15 @@ def _unpack(target: ast.expr, elements: list[ast.expr], value: Any, scope: Scope
             values = [*values[:first], values[first:end], *values[end:]]
         if len(values) != len(elements):
             raise OperandError(
-                f"{len(elements)} names are assigned, but there are {len(values)} values",
+                f"{_count(len(values), 'value')} cannot be assigned to {_count(len(elements), 'name')}",
                 "make the numbers equal",
             )
     for element, item in zip(elements, values):
         assign(element.value if isinstance(element, ast.Starred) else element, item, scope)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def assert_statement(test: ast.expr, message: ast.expr | None, scope: Scope) -> None:

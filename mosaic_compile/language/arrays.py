@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import FunctionType
 from typing import Any, Literal
 
-from mosaic_compile.errors import SignatureError, Span
+from mosaic_compile.errors import SignatureError, Span, user_span
 
 from .dtypes import DType, DTypeVar
 
@@ -32,8 +32,14 @@ class ArraySpec:
 
     def __or__(self, other: None) -> ArraySpec:
         if other is not None:
-            return NotImplemented
+            raise SignatureError(
+                f"an array can be combined with None only, not with {other!r}",
+                f"write {self!r} | None for an array that may be left out",
+                user_span(),
+            )
         return replace(self, optional=True)
+
+    __ror__ = __or__
 
     def __repr__(self) -> str:
         return f"{self.dtype}[{', '.join(map(str, self.dims))}]"
@@ -41,6 +47,10 @@ class ArraySpec:
 
 def array_spec(dtype: DType | DTypeVar, dims: Any) -> ArraySpec:
     dims = dims if isinstance(dims, tuple) else (dims,)
+    if not dims:
+        raise SignatureError(
+            "an array has at least one dimension", f'write {dtype}["N"], or {dtype} for a scalar', user_span()
+        )
     for dim in dims:
         is_name = isinstance(dim, str) and dim.isidentifier()
         is_size = isinstance(dim, int) and not isinstance(dim, bool) and dim > 0
@@ -48,6 +58,7 @@ def array_spec(dtype: DType | DTypeVar, dims: Any) -> ArraySpec:
             raise SignatureError(
                 f"a dimension is a name or a positive number, not {dim!r}",
                 f'write {dtype}["M", 64], for example',
+                user_span(),
             )
     return ArraySpec(dtype, dims)
 
@@ -58,10 +69,21 @@ class _AccessMarker:
 
     access: Access
 
+    def __repr__(self) -> str:
+        return {"in": "mc.In", "out": "mc.Out", "inout": "mc.InOut"}[self.access]
+
     def __getitem__(self, spec: Any) -> ArraySpec:
         if not isinstance(spec, ArraySpec):
             raise SignatureError(
-                f"mc.{self.access.title()}[…] takes an array such as mc.f32['N'], not {spec!r}"
+                f"{self!r}[…] takes an array such as mc.f32['N'], not {spec!r}",
+                "scalars are inputs: annotate them with the element type alone",
+                user_span(),
+            )
+        if spec.access is not None:
+            raise SignatureError(
+                f"{self!r}[…] of an array that has its use already",
+                "write one of mc.In, mc.Out, mc.InOut",
+                user_span(),
             )
         return replace(spec, access=self.access)
 
@@ -117,11 +139,14 @@ class Signature:
         return tuple(dict.fromkeys(d for d in used if isinstance(d, DTypeVar)))
 
 
-def read_signature(fn: Callable[..., Any], span: Span) -> Signature:
-    """The signature of a kernel function; raises SignatureError at `span`, the place of the definition."""
+def read_signature(fn: FunctionType, span: Span) -> Signature:
+    """The signature of a kernel function, defined at `span`; raises SignatureError."""
 
-    def fail(message: str, help: str) -> SignatureError:
-        return SignatureError(message, help, (span,))
+    def fail(message: str, help: str, parameter: str | None = None) -> SignatureError:
+        from mosaic_compile.frontend.source import parameter_span
+
+        place = parameter_span(fn, parameter) if parameter is not None else None
+        return SignatureError(message, help, (place or span,))
 
     try:
         annotations = inspect.get_annotations(fn, eval_str=True)
@@ -134,12 +159,15 @@ def read_signature(fn: Callable[..., Any], span: Span) -> Signature:
     params: list[Param] = []
     for name, parameter in inspect.signature(fn).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise fail(f"kernel parameter '{name}' cannot be * or **", "name each array, scalar and constant")
+            raise fail(
+                f"kernel parameter '{name}' cannot be * or **", "name each array, scalar and constant", name
+            )
         if name not in annotations:
             raise fail(
                 f"kernel parameter '{name}' has no type",
                 f'annotate it: {name}: mc.f32["N"] for an array, {name}: mc.f32 for a scalar, '
                 f"{name}: mc.Const for a constant",
+                name,
             )
         annotation = annotations[name]
         default = parameter.default
@@ -150,6 +178,7 @@ def read_signature(fn: Callable[..., Any], span: Span) -> Signature:
                 raise fail(
                     f"array parameter '{name}' has a default value",
                     f"only `{name}: … | None = None` may be left out of a call",
+                    name,
                 )
             params.append(ArrayParam(name, annotation))
         elif isinstance(annotation, DType | DTypeVar):
@@ -157,15 +186,25 @@ def read_signature(fn: Callable[..., Any], span: Span) -> Signature:
                 raise fail(
                     f"scalar parameter '{name}' has a default value",
                     f"drop the default, or make it a compile-time constant: {name}: mc.Const = {default!r}",
+                    name,
                 )
             params.append(ScalarParam(name, annotation))
         else:
             raise fail(
-                f"kernel parameter '{name}' is annotated with {annotation!r}",
+                f"kernel parameter '{name}' is annotated with {_described(annotation)}",
                 "an array is mc.f32['M', 'N'], a scalar mc.f32, a compile-time constant mc.Const",
+                name,
             )
     seen = {p.name for p in params}
     for dim in Signature(tuple(params)).dims:
         if dim in seen:
-            raise fail(f"'{dim}' is both a dimension and a parameter", "rename one of them")
+            raise fail(f"'{dim}' is both a dimension and a parameter", "rename one of them", dim)
+    variables: dict[str, DTypeVar] = {}
+    for variable in Signature(tuple(params)).dtype_vars:
+        if variables.setdefault(variable.name, variable) != variable:
+            raise fail(f"two type variables are called '{variable.name}'", "rename one of them")
     return Signature(tuple(params))
+
+
+def _described(annotation: Any) -> str:
+    return f"the Python type {annotation.__name__}" if isinstance(annotation, type) else repr(annotation)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import ml_dtypes
 import numpy as np
 
+from mosaic_compile.errors import SignatureError, user_span
+
 if TYPE_CHECKING:
     from .arrays import ArraySpec
 
@@ -60,6 +62,13 @@ class DType:
 
         return array_spec(self, dims)
 
+    def __or__(self, other: Any) -> Any:
+        raise SignatureError(
+            "a scalar cannot be left out of a call", f"annotate it with mc.{self} alone", user_span()
+        )
+
+    __ror__ = __or__
+
     def __call__(self, value: Any) -> Any:
         from . import ops
 
@@ -104,7 +113,18 @@ class DTypeVar:
 
     def __init__(self, name: str, *choices: DType):
         if not choices:
-            raise TypeError(f"DTypeVar({name!r}) needs at least one element type, such as mc.bf16")
+            raise SignatureError(
+                f"the type variable '{name}' has no choices",
+                f'mc.DTypeVar("{name}", mc.bf16, mc.f16)',
+                user_span(),
+            )
+        for choice in choices:
+            if not isinstance(choice, DType):
+                raise SignatureError(
+                    f"a type variable chooses between element types, and {choice!r} is none",
+                    f'mc.DTypeVar("{name}", mc.bf16, mc.f16)',
+                    user_span(),
+                )
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "choices", choices)
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any
 
-from mosaic_compile.errors import GridError, MosaicError, SignatureError, Span
+from mosaic_compile.errors import GridError, MosaicError, SignatureError, Span, user_span
 
 from .arrays import Signature, read_signature
+from .op import kind_of
 from .specialization import OPTIONS, Specialization, ahead_of_time
 from .symbolic import Symbol
 
@@ -39,6 +40,14 @@ class Kernel:
         self.span: Span = definition_span(function)
         self.signature: Signature = read_signature(function, self.span)
         self.grid = grid
+        if not isinstance(tune, list | tuple) or not all(
+            isinstance(candidate, Mapping) for candidate in tune
+        ):
+            raise SignatureError(
+                f"`tune` of '{self.name}' is no list of dicts",
+                "write tune=[dict(BLOCK=64, num_warps=4)]",
+                (self.span,),
+            )
         self.tune = tuple(dict(candidate) for candidate in tune)
         self.reference = reference
         known = {c.name for c in self.signature.constants} | OPTIONS.keys()
@@ -50,11 +59,11 @@ class Kernel:
                     (self.span,),
                 )
         if not callable(grid) and not (
-            isinstance(grid, tuple) and all(isinstance(n, int) for n in grid) and 1 <= len(grid) <= 3
+            isinstance(grid, tuple) and all(type(n) is int and n > 0 for n in grid) and 1 <= len(grid) <= 3
         ):
             raise GridError(
                 f"the grid of '{self.name}' is {grid!r}",
-                "give up to three numbers, or a function of dimensions and constants: "
+                "give a tuple of up to three positive numbers, or a function of dimensions and constants: "
                 "grid=lambda N, BLOCK: (mc.cdiv(N, BLOCK),)",
                 (self.span,),
             )
@@ -102,28 +111,31 @@ class Kernel:
 
     def grid_text(self, spec: Specialization) -> tuple[str, ...]:
         """The grid as expressions over the dimension names that `spec` leaves open; raises GridError."""
+        from mosaic_compile.frontend.source import definition_span
+
         if not callable(self.grid):
             return tuple(map(str, self.grid))
         known: dict[str, Any] = {name: spec.dims.get(name, Symbol(name)) for name in self.signature.dims}
         known |= spec.constants
         known["num_sms"] = Symbol("num_sms")  # multiprocessors of the device, for persistent kernels
+        place = definition_span(self.grid) if isinstance(self.grid, FunctionType) else self.span
         wanted = list(inspect.signature(self.grid).parameters)
         for name in wanted:
             if name not in known:
                 raise GridError(
                     f"the grid of '{self.name}' asks for '{name}', neither a dimension nor a constant",
                     f"there are: {', '.join(known)}",
-                    (self.span,),
+                    (place,),
                 )
         try:
             result = self.grid(*(known[name] for name in wanted))
-        except MosaicError:
-            raise
+        except MosaicError as error:
+            raise error.at((place,)) from None
         except Exception as error:
             raise GridError(
                 f"the grid of '{self.name}' cannot be computed: {error}",
                 "use + - * // %, mc.cdiv, min and max of numbers",
-                (self.span,),
+                (place,),
             ) from None
         items = result if isinstance(result, tuple) else (result,)
         if not 1 <= len(items) <= 3 or not all(
@@ -132,7 +144,7 @@ class Kernel:
             raise GridError(
                 f"the grid of '{self.name}' is {result!r}",
                 "return a tuple of one to three whole numbers",
-                (self.span,),
+                (place,),
             )
         return tuple(map(str, items))
 
@@ -153,9 +165,15 @@ def kernel(
     the signature.
     """
     if function is not None:
+        if isinstance(function, Kernel):
+            raise SignatureError(
+                f"'{function.name}' is a kernel already", "write @mc.kernel once", (function.span,)
+            )
         if not isinstance(function, FunctionType):
             raise SignatureError(
-                f"@mc.kernel marks functions, not {function!r}", "write @mc.kernel(grid=…) above a def"
+                f"@mc.kernel marks functions, not {kind_of(function)}",
+                "write @mc.kernel(grid=…) above a def",
+                user_span(),
             )
         return Kernel(function, grid, tune, reference)
     return lambda fn: kernel(fn, grid=grid, tune=tune, reference=reference)

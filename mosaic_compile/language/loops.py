@@ -5,18 +5,20 @@ from __future__ import annotations
 import builtins
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mosaic_compile.errors import NotConstantError, OperandError, ShapeError
 from mosaic_compile.mlir import ir
 
-from .op import require_constant, require_index
+from .op import kind_of, require_constant, require_index
 from .tile import Tile
 
 
 @dataclass(frozen=True)
 class Range:
     """A loop's bounds, and what is asked of the loop."""
+
+    kind: ClassVar[str] = "a range"  # in messages
 
     start: Tile | int
     stop: Tile | int
@@ -99,11 +101,17 @@ def range_(
 def static_range(start: Any, stop: Any = None, step: Any = 1) -> builtins.range:
     """A loop that the compiler unrolls: the loop variable is a compile-time number."""
     for value in (start, stop, step):
+        if value is not None and not isinstance(value, int | Tile):
+            raise OperandError(
+                f"mc.static_range takes whole numbers, not {kind_of(value)}", "round it first: int(…)"
+            )
         if isinstance(value, Tile):
             raise NotConstantError(
                 f"mc.static_range takes compile-time numbers, not a value of type {value!r}",
                 "use range(…) for a loop on the device",
             )
+    if step == 0:
+        raise ShapeError("the step of mc.static_range cannot be 0", "count up or down")
     return builtins.range(start, stop, step) if stop is not None else builtins.range(start)
 
 

@@ -94,7 +94,7 @@ def constant(value: bool | int | float, dtype: DType, shape: tuple[int, ...] = (
 
 
 def bool_attribute(value: Any) -> ir.Attribute:
-    """An i1; not an ir.BoolAttr, of which a false one is falsy: op builders take it for a missing attribute."""
+    """An i1; not an ir.BoolAttr: a false one is falsy, and op builders take that for a missing attribute."""
     return ir.IntegerAttr.get(ir.IntegerType.get_signless(1), int(bool(value)))
 
 
@@ -133,7 +133,9 @@ def _rounded(value: bool | int | float, dtype: DType) -> float:
     if math.isfinite(exact) != math.isfinite(rounded) or math.isnan(exact) != math.isnan(rounded):
         raise MixedTypesError(
             f"{value} does not fit into {dtype}",
-            "use a wider element type, or float('inf') where it is meant",
+            "use a wider element type, or float('inf') where it is meant"
+            if math.isfinite(exact)
+            else "this type has no infinity: use f8e5m2 or a wider type",
         )
     return rounded
 
@@ -273,9 +275,13 @@ def require_constant(value: Any, types: type | tuple[type, ...], what: str) -> A
             "make it a mc.Const parameter",
         )
     if not isinstance(value, types):
-        raise OperandError(
-            f"{what} cannot be {kind_of(value)}", "pass a compile-time constant of the right kind"
-        )
+        expected: dict[Any, str] = {
+            DType: "an element type such as mc.f32",
+            int: "a whole number",
+            str: "a string",
+            bool: "True or False",
+        }
+        raise OperandError(f"{what} cannot be {kind_of(value)}", f"pass {expected.get(types, 'a tuple')}")
     return value
 
 
@@ -284,7 +290,9 @@ def require_axis(axis: Any, ndim: int, what: str) -> int:
     if not ndim:
         raise ShapeError(f"{what} takes a tile with dimensions, not a scalar", "make one: x.reshape(1)")
     if isinstance(axis, tuple | list):
-        raise OperandError(f"the axis of {what} is one number, not {kind_of(axis)}", "take one axis after the other")
+        raise OperandError(
+            f"the axis of {what} is one number, not {kind_of(axis)}", "take one axis after the other"
+        )
     axis = require_constant(axis, int, f"the axis of {what}")
     if not -ndim <= axis < ndim:
         raise ShapeError(
@@ -371,7 +379,8 @@ def meet(what: str, a: Any, b: Any) -> tuple[Tile, Tile]:
 def conversion_help(a: Tile, b: Tile) -> str:
     """Which of two operands to convert: the one of the type that holds less."""
     first_holds_more = (a.dtype.is_float, a.dtype.bits) > (b.dtype.is_float, b.dtype.bits)
-    return f"convert the {'second' if first_holds_more else 'first'} one: .to(mc.{(a if first_holds_more else b).dtype})"
+    which, dtype = ("second", a.dtype) if first_holds_more else ("first", b.dtype)
+    return f"convert the {which} one: .to(mc.{dtype})"
 
 
 def _number_like(what: str, number: Any, tile: Tile) -> Tile:

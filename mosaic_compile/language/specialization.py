@@ -113,6 +113,8 @@ def resolve_constants(
         value = merged.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ArgumentError(f"{name} is a positive number, not {value!r}", OPTIONS[name])
+        if name in ("num_warps", "num_ctas") and value is not None and value & (value - 1):
+            raise ArgumentError(f"{name} is a power of two, not {value}", OPTIONS[name])
         options[name] = value
     return {name: merged[name] for name in sorted(names)}, options
 
@@ -159,9 +161,10 @@ def ahead_of_time(
                 f"the kernel has no dimension '{name}'", f"its dimensions are: {', '.join(signature.dims)}"
             )
     for name, size in dims.items():
-        if size < 0 or size >= 2**31:
+        if not isinstance(size, int) or not 0 <= size < 2**31:
             raise ArgumentError(
-                f"the dimension {name} cannot be {size}", "a dimension is between 0 and 2147483647"
+                f"the dimension {name} cannot be {size!r}",
+                "a dimension is a whole number from 0 to 2147483647",
             )
     optional = {p.name for p in signature.arrays if p.spec.optional}
     for name in arrays - optional:
@@ -178,5 +181,7 @@ def ahead_of_time(
         if param.spec.optional and param.name not in arrays:
             continue
         sizes = [d if isinstance(d, int) else dims.get(d) for d in param.spec.dims]
-        layouts[param.name] = row_major(sizes, [promised.get(d, 1) if isinstance(d, str) else d for d in param.spec.dims])
+        layouts[param.name] = row_major(
+            sizes, [promised.get(d, 1) if isinstance(d, str) else d for d in param.spec.dims]
+        )
     return Specialization(dtypes, dims, promised, layouts, constants, options)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mosaic_compile.errors import GridError
+
 
 def cdiv(a: int, b: int) -> int:
     return -(-a // b)
@@ -28,7 +30,7 @@ _OPERATORS: dict[type, Callable[[int, int], int]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Symbol:
     """An integer expression in text form."""
 
@@ -37,15 +39,19 @@ class Symbol:
     def __str__(self) -> str:
         return self.text
 
+    __repr__ = __str__
+
     def __bool__(self) -> bool:
-        raise TypeError(
-            f"the grid cannot branch on '{self.text}', which is known at launch only; "
-            "use mc.minimum, mc.maximum or mc.cdiv"
+        raise GridError(
+            f"the grid cannot branch on '{self.text}', which is known at launch only",
+            "use mc.minimum, mc.maximum or mc.cdiv",
         )
 
     def _binary(self, symbol: str, other: Any, swapped: bool = False) -> Symbol:
         if isinstance(other, bool) or not isinstance(other, int | Symbol):
-            raise TypeError(f"the grid cannot combine '{self.text}' with {other!r}")
+            raise GridError(
+                f"the grid cannot combine '{self.text}' with {other!r}", "use whole numbers and dimensions"
+            )
         left, right = (other, self) if swapped else (self, other)
         return Symbol(f"({left} {symbol} {right})")
 
@@ -76,10 +82,21 @@ class Symbol:
     def __mod__(self, other: Any) -> Symbol:
         return self._binary("%", other)
 
+    def __rmod__(self, other: Any) -> Symbol:
+        return self._binary("%", other, True)
+
+    def __truediv__(self, other: Any) -> Symbol:
+        raise GridError(
+            f"the grid divides '{self.text}' with /", "use // or mc.cdiv: a grid is made of whole numbers"
+        )
+
+    __rtruediv__ = __truediv__
+
     def __lt__(self, other: Any) -> bool:
         return self.__bool__()
 
-    __gt__ = __le__ = __ge__ = __lt__
+    __eq__ = __ne__ = __gt__ = __le__ = __ge__ = __lt__  # type: ignore[assignment]
+    __hash__ = object.__hash__
 
 
 def call(name: str, *arguments: int | Symbol) -> int | Symbol:

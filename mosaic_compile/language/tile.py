@@ -13,6 +13,10 @@ from .arrays import Access
 from .dtypes import DType
 
 
+def _dimensions(number: int) -> str:
+    return f"{number} dimension{'s' * (number != 1)}"
+
+
 def _ops() -> Any:
     from . import ops  # ops needs Tile: imported when first used
 
@@ -83,14 +87,14 @@ class Tile:
         """`x[:, None]` adds dimensions; picking elements is what mc.gather, mc.split and reductions are
         for."""
         items = index if isinstance(index, tuple) else (index,)
-        if not all(item is None or item == slice(None) for item in items):
+        if not all(item is None or (isinstance(item, slice) and item == slice(None)) for item in items):
             raise OperandError(
                 "a tile cannot be indexed by position: its elements live in different threads",
                 "x[:, None] adds a dimension; to pick elements use mc.split, or mc.where and a reduction",
             )
         given = sum(item is not None for item in items)
         if given > self.ndim:
-            raise ShapeError(f"{self!r} has {self.ndim} dimensions, but {given} are indexed", "drop a ':'")
+            raise ShapeError(f"{self!r} has {_dimensions(self.ndim)}, but {given} are indexed", "drop a ':'")
         items = (*items, *([slice(None)] * (self.ndim - given)))
         shape = iter(self.shape)
         return _ops().reshape(self, tuple(1 if item is None else next(shape) for item in items))
@@ -112,6 +116,11 @@ class Tile:
         )
 
     __index__ = __int__
+
+    def __len__(self) -> int:
+        raise OperandError(
+            f"a tile of type {self!r} has no length", "its sizes are x.shape, the first is x.shape[0]"
+        )
 
     def __iter__(self) -> Any:
         raise OperandError(
@@ -253,7 +262,7 @@ class Array:
     def T(self) -> Array:
         """The view with its last two dimensions exchanged; no data moves."""
         if self.ndim < 2:
-            raise ShapeError(f"{self!r} has {self.ndim} dimension, .T needs two", "use it as it is")
+            raise ShapeError(f"{self!r} has {_dimensions(self.ndim)}, .T needs two", "use it as it is")
         return replace(self, axes=(*self.axes[:-2], self.axes[-1], self.axes[-2]))
 
     def permute(self, *order: int) -> Array:
@@ -268,18 +277,18 @@ class Array:
     def __getitem__(self, index: Any) -> Array:
         """`q[b, h]`: the view with its first dimensions fixed at these indices (i32 scalars or numbers)."""
         items = index if isinstance(index, tuple) else (index,)
-        if len(items) >= self.ndim:
-            raise ShapeError(
-                f"{self!r} has {self.ndim} dimensions; fixing {len(items)} of them leaves no block to load",
-                "leave at least one dimension: mc.load(a[i], j, BLOCK), or use mc.gather for single elements",
-            )
         for item in items:
             if isinstance(item, slice) or item is None or item is Ellipsis:
                 raise OperandError(
-                    "an array view is not sliced",
+                    "an array is not sliced",
                     "give the block to mc.load: mc.load(a, (m, n), (BM, BN), offset=…)",
                 )
             _ops().require_index(item, "an array index")
+        if len(items) >= self.ndim:
+            raise ShapeError(
+                f"{self!r} has {_dimensions(self.ndim)}: fixing {len(items)} leaves no block to load",
+                "leave at least one dimension: mc.load(a[i], j, BLOCK), or use mc.gather for single elements",
+            )
         point = (*self.point, *zip(self.axes, items))
         return replace(self, axes=self.axes[len(items) :], point=point)
 
@@ -288,7 +297,7 @@ class Array:
 
     def __bool__(self) -> bool:
         raise NotConstantError(
-            f"{self!r} has no truth value",
+            f"{self!r} cannot be tested for truth",
             f"to ask whether an optional array was given, write `{self.name} is not None`",
         )
 
@@ -303,9 +312,21 @@ class Array:
     __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __matmul__ = _no_arithmetic
     __rmatmul__ = __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __lshift__ = _no_arithmetic
     __rlshift__ = __rshift__ = __rrshift__ = __neg__ = __pos__ = __invert__ = __abs__ = _no_arithmetic
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _no_arithmetic  # type: ignore[assignment]
+    __lt__ = __le__ = __gt__ = __ge__ = _no_arithmetic
+
+    def _not_equal_to(self, other: Any) -> Any:
+        if other is None:
+            return self.__bool__()
+        return self._no_arithmetic()
+
+    __eq__ = __ne__ = _not_equal_to
     __hash__ = object.__hash__
     __array_ufunc__ = None
+
+    def __len__(self) -> int:
+        raise OperandError(
+            f"{self!r} has no length", f"its sizes are {self.name}.shape, the first is {self.name}.shape[0]"
+        )
 
     def __iter__(self) -> Any:
         raise OperandError(

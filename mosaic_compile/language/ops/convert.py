@@ -10,7 +10,7 @@ from mosaic_compile.errors import ElementTypeError, OperandError
 from mosaic_compile.mlir import arith
 
 from ..dtypes import DType, bool_, f32, i8, i32
-from ..op import constant, ir_type, op, require_constant, require_tile
+from ..op import constant, ir_type, kind_of, op, require_constant, require_tile
 from ..tile import Tile
 
 
@@ -31,7 +31,7 @@ def convert(x: Any, dtype: DType) -> Tile:
     """
     x = require_tile(x, ".to()")
     if not isinstance(dtype, DType):
-        raise OperandError(f".to() takes an element type, not {dtype!r}", "write x.to(mc.f32)")
+        raise OperandError(f".to() takes an element type, not {kind_of(dtype)}", "write x.to(mc.f32)")
     source = x.dtype
     if source is dtype:
         return x

@@ -10,7 +10,7 @@ from mosaic_compile.dialects.tile import IotaOp
 from mosaic_compile.errors import MixedTypesError, OperandError
 
 from ..dtypes import DType, bool_, i32
-from ..op import broadcast, constant, ir_type, is_number, op, require_constant, require_shape
+from ..op import broadcast, constant, ir_type, is_number, kind_of, op, require_constant, require_shape
 from ..tile import Tile
 
 
@@ -31,9 +31,7 @@ def full(shape: Any, value: Any, dtype: DType) -> Tile:
             )
         return broadcast(value, shape)
     if not is_number(value):
-        raise OperandError(
-            f"mc.full takes a number or a scalar, not {type(value).__name__} {value!r}", "pass a number"
-        )
+        raise OperandError(f"mc.full takes a number or a scalar, not {kind_of(value)}", "pass a number")
     return constant(value, dtype, shape)
 
 

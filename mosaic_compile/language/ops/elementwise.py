@@ -247,7 +247,8 @@ _UNSIGNED_PREDICATES = _SIGNED_PREDICATES | {
 def _compare(symbol: str, a: Any, b: Any) -> Tile:
     if a is None or b is None:
         raise OperandError(
-            f"'{symbol}' takes a tile, not None", "to ask whether an optional array was given, write `is not None`"
+            f"'{symbol}' takes a tile, not None",
+            "to ask whether an optional array was given, write `is not None`",
         )
     a, b = meet(f"'{symbol}'", a, b)
     require_arithmetic(a, f"'{symbol}'")

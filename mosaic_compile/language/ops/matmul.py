@@ -11,7 +11,7 @@ from mosaic_compile.errors import ElementTypeError, MixedTypesError, ShapeError
 from mosaic_compile.mlir import ir
 
 from ..dtypes import DType, f32, i32
-from ..op import constant, ir_type, op, require_constant, require_tile
+from ..op import constant, conversion_help, ir_type, op, require_constant, require_tile
 from ..tile import Tile
 
 # Element types of a and b, and what a product of them may accumulate in (the first is the default).
@@ -51,7 +51,7 @@ def dot(a: Any, b: Any, acc: Any = None, *, precision: str = "ieee", dtype: DTyp
     if a.dtype is not b.dtype and not (a.dtype.is_fp8 and b.dtype.is_fp8):
         raise MixedTypesError(
             f"mc.dot has mixed element types: {a!r} and {b!r}",
-            f"convert one, for example the first: .to(mc.{b.dtype})",
+            conversion_help(a, b),
         )
     if a.ndim != b.ndim or a.ndim not in (2, 3):
         raise ShapeError(
@@ -76,7 +76,7 @@ def dot(a: Any, b: Any, acc: Any = None, *, precision: str = "ieee", dtype: DTyp
     if acc.dtype.name not in allowed:
         raise ElementTypeError(
             f"mc.dot of {a.dtype} accumulates in {' or '.join(allowed)}, not {acc.dtype}",
-            f"make acc with mc.zeros({shape}, mc.{allowed[0]})",
+            "leave dtype out" if dtype is not None else f"make acc with mc.zeros({shape}, mc.{allowed[0]})",
         )
     if acc.shape != shape:
         raise ShapeError(

@@ -24,6 +24,7 @@ from ..op import (
     i32_value,
     ir_type,
     is_number,
+    kind_of,
     number_attribute,
     op,
     require_array,
@@ -66,7 +67,7 @@ def _starts(what: str, array: Array, index: Any, shape: tuple[int, ...], offset:
     if (index is None) == (offset is None):
         raise OperandError(
             f"{what} takes an index in tiles or offset= in elements, one of the two",
-            f"{what}({array.name}, (m, n), …)",
+            f"{what}({array.name}, index, …) or {what}({array.name}, …, offset=…)",
         )
     given = index if offset is None else offset
     items = tuple(given) if isinstance(given, tuple | list) else (given,)
@@ -95,7 +96,7 @@ def _starts(what: str, array: Array, index: Any, shape: tuple[int, ...], offset:
 def _pad_attribute(what: str, array: Array, pad: Any) -> ir.Attribute:
     if not is_number(pad):
         raise OperandError(
-            f"{what}'s pad is a number known at compile time, not {pad!r}",
+            f"{what}'s pad is a number known at compile time, not {kind_of(pad)}",
             "pass 0 or float('-inf'), for example",
         )
     return number_attribute(bool(pad) if array.dtype is bool_ else pad, array.dtype)
@@ -187,6 +188,13 @@ def _store_arguments(what: str, array: Any, index: Any, value: Any, offset: Any)
     _check_writable(what, array)
     if offset is not None and value is None:
         value = index
+    elif offset is not None:
+        raise OperandError(
+            f"{what} takes an index in tiles or offset= in elements, one of the two",
+            f"{what}({array.name}, index, tile) or {what}({array.name}, tile, offset=…)",
+        )
+    if value is None:
+        raise OperandError(f"{what} needs the tile to write", f"{what}({array.name}, index, tile)")
     value = require_tile(value, what)
     _check_value(what, array, value)
     if not value.shape:

@@ -36,6 +36,8 @@ def num_programs(axis: int) -> Tile:
 @op()
 def device_print(text: str, *values: Any) -> None:
     """Prints `text` and the values of every program while the kernel runs; for debugging."""
+    if isinstance(text, Tile):
+        raise OperandError("mc.device_print takes a text first", "mc.device_print('x', x)")
     text = require_constant(text, str, "mc.device_print's text")
     tiles = [
         constant(v, default_dtype(v)) if is_number(v) else require_tile(v, "mc.device_print") for v in values

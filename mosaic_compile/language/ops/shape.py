@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from mosaic_compile.dialects.tile import BroadcastOp, CatOp, PermuteOp, ReshapeOp, SplitOp
-from mosaic_compile.errors import MixedTypesError, ShapeError
+from mosaic_compile.errors import MixedTypesError, OperandError, ShapeError
 from mosaic_compile.mlir import ir
 
-from ..op import ir_type, op, require_axis, require_constant, require_shape, require_tile
+from ..op import ir_type, kind_of, op, require_axis, require_constant, require_shape, require_tile
 from ..tile import Tile
 
 
@@ -29,7 +29,8 @@ def reshape(x: Any, shape: Any) -> Tile:
     all-ones shapes."""
     x = require_tile(x, "mc.reshape")
     sizes = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
-    if sizes.count(-1) == 1:
+    if sum(isinstance(s, int) and s == -1 for s in sizes) == 1:
+        require_shape([s for s in sizes if isinstance(s, Tile)], "mc.reshape")  # raises
         known = prod(require_shape([s for s in sizes if s != -1], "mc.reshape"))
         if prod(x.shape) % known:
             raise ShapeError(
@@ -82,7 +83,8 @@ def transpose(x: Any) -> Tile:
     x = require_tile(x, ".T")
     if x.ndim < 2:
         raise ShapeError(
-            f"{x!r} has {x.ndim} dimension{'s' * (x.ndim != 1)}, .T needs two", "x[:, None] makes a column"
+            f"{x!r} has {x.ndim} dimension{'s' * (x.ndim != 1)}, .T needs two",
+            "add dimensions first: x[:, None]" if x.ndim else "use it as it is",
         )
     return permute(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
@@ -106,6 +108,8 @@ def broadcast_to(x: Any, shape: Any) -> Tile:
 @op(reference=lambda tiles, axis=0: np.concatenate(tiles, axis))
 def cat(tiles: Any, axis: int = 0) -> Tile:
     """Tiles of one type one after the other along `axis`; a power of two of them, all of one shape."""
+    if isinstance(tiles, Tile):
+        raise OperandError(f"mc.cat takes a tuple of tiles, not {kind_of(tiles)}", "mc.cat((a, b), axis)")
     tiles = [require_tile(t, "mc.cat") for t in require_constant(tiles, (tuple, list), "mc.cat's tiles")]
     if not tiles or len(tiles) & (len(tiles) - 1):
         raise ShapeError(f"mc.cat joins 2, 4, 8 … tiles, not {len(tiles)}", "pad with mc.zeros tiles")

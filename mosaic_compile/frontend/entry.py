@@ -15,7 +15,7 @@ from mosaic_compile.language.specialization import Specialization
 from mosaic_compile.mlir import func, ir, new_context
 
 from .arguments import argument_attributes, argument_type, parameter_values, runtime_params
-from .liveness import captured_names
+from .liveness import assigned, captured_names
 from .scope import Frame, Scope, closure
 from .source import FunctionNode, body_of, display_path, function_node
 from .statements import block
@@ -59,5 +59,7 @@ def _body(kernel: Kernel, spec: Specialization, node: FunctionNode, frame: Frame
     module_globals = kernel.function.__globals__
     enclosing = Scope(frame, closure(kernel.function), module_globals)
     body = body_of(node)
-    scope = Scope(frame, variables, module_globals, enclosing, captured_names(body), is_kernel=True)
+    scope = Scope(
+        frame, variables, module_globals, enclosing, captured_names(body), assigned(body), is_kernel=True
+    )
     block(body, scope, frozenset())

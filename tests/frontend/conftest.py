@@ -1,0 +1,13 @@
+"""`pytest tests/frontend --update` writes the golden messages anew."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    # Other folders' conftest files may add it too, as the option is the same everywhere.
+    try:
+        parser.addoption("--update", action="store_true", help="write golden files anew")
+    except ValueError:
+        pass
