@@ -1,11 +1,97 @@
+"""Matrix product with a fused epilogue."""
+
+import math
+
+import numpy as np
+
 import mosaic_compile as mc
 
-@mc.kernel(grid=lambda M, N, BM, BN: (mc.cdiv(M, BM), mc.cdiv(N, BN)),
-           tune=[dict(BM=128, BN=256, BK=64, num_warps=8, num_stages=3)])
-def matmul(a: mc.bf16["M", "K"], b: mc.bf16["K", "N"], c: mc.bf16["M", "N"], *,
-           BM: mc.Const = 128, BN: mc.Const = 128, BK: mc.Const = 64):
-    m, n = mc.program_id(0), mc.program_id(1)
-    acc = mc.zeros((BM, BN), mc.float32)
-    for k in range(mc.cdiv(a.shape[1], BK)):
-        acc = mc.dot(mc.load(a, (m, k), (BM, BK)), mc.load(b, (k, n), (BK, BN)), acc)
+T = mc.DTypeVar("T", mc.bf16, mc.f16, mc.f32, mc.f8e4m3, mc.f8e5m2)  # of the factors
+U = mc.DTypeVar("U", mc.bf16, mc.f16, mc.f32)  # of the result, the bias and the residual
+
+
+def reference(a, b, scale=1.0, bias=None, residual=None, *, activation="none") -> np.ndarray:
+    """The definition, in float64."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    x = float(scale) * (a @ b)
+    if bias is not None:
+        x = x + bias.astype(np.float64)
+    if activation == "relu":
+        x = np.maximum(x, 0)
+    elif activation == "gelu":
+        x = x / 2 * (1 + np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2)))
+    elif activation == "silu":
+        x = x / (1 + np.exp(-x))
+    return x if residual is None else x + residual.astype(np.float64)
+
+
+@mc.kernel(
+    grid=lambda M, N, BM, BN: (mc.cdiv(M, BM) * mc.cdiv(N, BN),),
+    tune=[
+        dict(BM=128, BN=256, BK=64, num_warps=8, num_stages=3),  # 144 KiB of shared memory for 16-bit types
+        dict(BM=128, BN=128, BK=64, num_warps=8, num_stages=3),  # 96 KiB
+        dict(BM=128, BN=128, BK=32, num_warps=8, num_stages=3),  # 48 KiB
+        dict(BM=64, BN=64, BK=32, num_warps=4, num_stages=3),  # 24 KiB
+    ],
+    reference=reference,
+)
+def matmul(
+    a: T["M", "K"],
+    b: T["K", "N"],
+    c: mc.Out[U["M", "N"]],
+    scale: mc.f32,
+    bias: U["N"] | None = None,
+    residual: U["M", "N"] | None = None,
+    *,
+    activation: mc.Const = "none",
+    precision: mc.Const = "ieee",
+    BM: mc.Const = 128,
+    BN: mc.Const = 128,
+    BK: mc.Const = 64,
+    GROUP_M: mc.Const = 8,
+):
+    """c = activation(scale * a @ b + bias) + residual, in f32 and rounded once.
+
+    a: M x K and b: K x N, of type T. c, and what is optional, bias: N and residual: M x N, of type U.
+    scale: a number; for fp8, the product of the two factors' scales.
+    activation: "none", "relu", "gelu" (with erf) or "silu".
+    precision: for f32 factors, "ieee" or the faster "tf32" and "tf32x3" (see mc.dot).
+    BM, BN, BK: the tiles of c are BM x BN, and a step multiplies BM x BK by BK x BN. GROUP_M: see `grouped`.
+
+    Tillet, Kung and Cox, "Triton: an intermediate language and compiler for tiled neural network
+    computations", 2019; gelu: Hendrycks and Gimpel, 2016; silu: Elfwing, Uchibe and Doya, 2017.
+    """
+    M, K, N = a.shape[0], a.shape[1], b.shape[1]
+    m, n = grouped(mc.program_id(0), mc.cdiv(M, BM), mc.cdiv(N, BN), GROUP_M)
+    acc = mc.zeros((BM, BN), mc.f32)
+    for k in range(mc.cdiv(K, BK)):
+        acc = mc.dot(mc.load(a, (m, k), (BM, BK)), mc.load(b, (k, n), (BK, BN)), acc, precision=precision)
+    acc *= scale
+    if bias is not None:
+        acc += mc.load(bias, n, BN).to(mc.f32)
+    acc = activated(acc, activation)
+    if residual is not None:
+        acc += mc.load(residual, (m, n), (BM, BN)).to(mc.f32)
     mc.store(c, (m, n), acc.to(c.dtype))
+
+
+def grouped(program, rows, columns, GROUP_M):
+    """The tile of a program, in an order that reuses the L2 cache: down GROUP_M rows, then the next column.
+
+    Programs that run at the same time then share few rows of a and few columns of b.
+    """
+    first = program // (GROUP_M * columns) * GROUP_M
+    height = mc.minimum(rows - first, GROUP_M)  # the last group may be lower
+    place = program % (GROUP_M * columns)
+    return first + place % height, place // height
+
+
+def activated(x, activation):
+    assert activation in ("none", "relu", "gelu", "silu"), f"there is no activation {activation!r}"
+    if activation == "relu":
+        return mc.maximum(x, 0.0)
+    if activation == "gelu":
+        return 0.5 * x * (1.0 + mc.erf(x * math.sqrt(0.5)))
+    if activation == "silu":
+        return x * mc.sigmoid(x)
+    return x
