@@ -44,18 +44,37 @@ def is_fp8(type_: ir.Type) -> bool:
 
 def extend(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
     """arith.extf"""
-    source = lowering[op.operands[0]]
-    if is_fp8(source.type):
-        return [tt.FpToFpOp(source, op.results[0].type).result]
-    return lowering.copy(op)
+    source, target = lowering[op.operands[0]], op.results[0].type
+    if element_type_of(target) == ir.F64Type.get() and _width(source.type) < 32:
+        source = _extended(source, with_element(target, ir.F32Type.get()))  # Triton has no step from fp8 or bf16 to f64
+    return [_extended(source, target)]
+
+
+def _width(type_: ir.Type) -> int:
+    return ir.FloatType(element_type_of(type_)).width
+
+
+def _extended(source: ir.Value, target: ir.Type) -> ir.Value:
+    return tt.FpToFpOp(source, target).result if is_fp8(source.type) else arith.extf(target, source)
 
 
 def truncate(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
     """arith.truncf"""
     type_ = op.results[0].type
+    return [_to_fp8(lowering[op.operands[0]], type_)] if is_fp8(type_) else lowering.copy(op)
+
+
+def from_integer(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+    """arith.sitofp and uitofp: to fp8 through f32."""
+    type_ = op.results[0].type
     if not is_fp8(type_):
         return lowering.copy(op)
-    source = lowering[op.operands[0]]
+    wide = with_element(type_, ir.F32Type.get())
+    convert = arith.sitofp if op.name == "arith.sitofp" else arith.uitofp
+    return [_to_fp8(convert(wide, lowering[op.operands[0]]), type_)]
+
+
+def _to_fp8(source: ir.Value, type_: ir.Type) -> ir.Value:
     wide = source.type
     limit, beyond = FP8_LIMIT[str(element_type_of(type_))]
     converted = tt.FpToFpOp(source, type_)
@@ -68,7 +87,7 @@ def truncate(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
         outside = _infinity_bits(source, wide, with_element(type_, bits))
     else:
         outside = splat_constant(0x7F, with_element(type_, bits))
-    return [tt.BitcastOp(arith.select(fits, as_bits, outside), type_).result]
+    return tt.BitcastOp(arith.select(fits, as_bits, outside), type_).result
 
 
 def _infinity_bits(source: ir.Value, wide: ir.Type, bits: ir.Type) -> ir.Value:
@@ -183,6 +202,8 @@ def same_width(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
 RULES = {
     "arith.extf": extend,
     "arith.truncf": truncate,
+    "arith.sitofp": from_integer,
+    "arith.uitofp": from_integer,
     "arith.select": select,
     "arith.bitcast": bitcast,
     "arith.mului_extended": full_product,
