@@ -6,6 +6,7 @@ import ast
 import functools
 import linecache
 import os
+import re
 from types import CodeType, FunctionType
 
 from mosaic_compile.errors import MosaicError, SourceUnavailableError, Span, UnsupportedSyntaxError
@@ -34,7 +35,7 @@ def span_of(node: ast.AST, file: str) -> Span:
 
 
 def definition_span(fn: FunctionType) -> Span:
-    """The line of a function's `def` (or of its lambda), found without parsing."""
+    """A function's name in its `def` (for a lambda, its line), found without parsing."""
     code = fn.__code__
     line = code.co_firstlineno
     lines = linecache.getlines(code.co_filename)
@@ -46,9 +47,12 @@ def definition_span(fn: FunctionType) -> Span:
         line += 1
     if not 0 < line <= len(lines):
         return Span(display_path(code.co_filename), code.co_firstlineno, 0, code.co_firstlineno, 1)
-    text = lines[line - 1].rstrip("\n")
-    column = len(text) - len(text.lstrip())
-    return Span(display_path(code.co_filename), line, column, line, len(text))
+    text = lines[line - 1].rstrip("\r\n")
+    name = re.search(rf"\bdef\s+({re.escape(fn.__name__)})\b", text)
+    start, end = name.span(1) if name else (len(text) - len(text.lstrip()), len(text))
+    # Columns are counted as ast does, in bytes.
+    start, end = len(text[:start].encode()), len(text[:end].encode())
+    return Span(display_path(code.co_filename), line, start, line, end)
 
 
 def function_node(fn: FunctionType) -> FunctionNode:
