@@ -288,10 +288,26 @@ class DotOp(Tile.Operation, name="dot", traits=[ext.Pure]):
         return _verify(op, fits, f"cannot multiply {a} by {b} into {acc}")
 
 
+# IRDL takes the variable number of operands of one operation as of one type. Operations that combine tiles of several
+# element types therefore have a first and up to three more operands and results, made by `several`.
+MAX_COMBINED = 4
+_MORE = ("second", "third", "fourth")
+
+
+def several(op: type, values: Sequence[ir.Value], *attributes: Any, results: Sequence[ir.Type] = ()) -> Any:
+    """Makes a YieldOp, ReduceOp or ScanOp of one to MAX_COMBINED values (and as many results)."""
+    more = dict(zip(_MORE, values[1:]))
+    more_results = {f"{name}_result": type_ for name, type_ in zip(_MORE, results[1:])}
+    return op(values[0], *attributes, *results[:1], **more, **more_results)
+
+
 class YieldOp(Tile.Operation, name="yield", traits=[ir.IsTerminatorTrait]):
     """Ends the combine region of a reduce or scan."""
 
-    values: Sequence[Operand[Any]]
+    first: Operand[Any]
+    second: Operand[Any] | None = None
+    third: Operand[Any] | None = None
+    fourth: Operand[Any] | None = None
 
 
 class ReduceOp(Tile.Operation, name="reduce", traits=[ext.Pure]):
@@ -300,24 +316,36 @@ class ReduceOp(Tile.Operation, name="reduce", traits=[ext.Pure]):
     The region takes the accumulated scalars, then the next element's, and yields the combined ones.
     """
 
-    sources: Sequence[Operand[ir.RankedTensorType]]
+    first: Operand[Any]
     axis: Any
-    outputs: Sequence[Result[Any]]
+    first_result: Result[Any]
     combine: ext.Region
+    second: Operand[Any] | None = None
+    third: Operand[Any] | None = None
+    fourth: Operand[Any] | None = None
+    second_result: Result[Any] | None = None
+    third_result: Result[Any] | None = None
+    fourth_result: Result[Any] | None = None
 
 
 class ScanOp(Tile.Operation, name="scan", traits=[ext.Pure]):
     """Inclusive scan along `axis` with an associative `combine` region; `reverse` runs from the end."""
 
-    sources: Sequence[Operand[ir.RankedTensorType]]
+    first: Operand[Any]
     axis: Any
     reverse: Any
-    outputs: Sequence[Result[ir.RankedTensorType]]
+    first_result: Result[Any]
     combine: ext.Region
+    second: Operand[Any] | None = None
+    third: Operand[Any] | None = None
+    fourth: Operand[Any] | None = None
+    second_result: Result[Any] | None = None
+    third_result: Result[Any] | None = None
+    fourth_result: Result[Any] | None = None
 
 
 class PrintOp(Tile.Operation, name="print"):
-    """Prints values while the kernel runs, for debugging."""
+    """Prints a value while the kernel runs, for debugging."""
 
-    values: Sequence[Operand[Any]]
+    value: Operand[Any]
     text: ir.StringAttr

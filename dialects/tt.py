@@ -215,34 +215,53 @@ class DotOp(TT.Operation, name="dot", traits=[ext.Pure]):
     d: Result[ir.RankedTensorType]
 
 
+# One to four operands and results, made by dialects.tile.several. IRDL allows no dot in a name: the back end prints the
+# returns as tt.reduce.return and tt.scan.return.
+
+
 class ReduceOp(TT.Operation, name="reduce", traits=[ext.Pure]):
-    srcs: Sequence[Operand[ir.RankedTensorType]]
+    first: Operand[Any]
     axis: Any
-    outputs: Sequence[Result[Any]]
+    first_result: Result[Any]
     combine: ext.Region
-
-
-# IRDL allows no dot in a name: the back end prints these two as tt.reduce.return and tt.scan.return.
+    second: Operand[Any] | None = None
+    third: Operand[Any] | None = None
+    fourth: Operand[Any] | None = None
+    second_result: Result[Any] | None = None
+    third_result: Result[Any] | None = None
+    fourth_result: Result[Any] | None = None
 
 
 class ReduceReturnOp(TT.Operation, name="reduce_return", traits=[ir.IsTerminatorTrait]):
-    values: Sequence[Operand[Any]]
+    first: Operand[Any]
+    second: Operand[Any] | None = None
+    third: Operand[Any] | None = None
+    fourth: Operand[Any] | None = None
 
 
 class ScanOp(TT.Operation, name="scan", traits=[ext.Pure]):
-    srcs: Sequence[Operand[ir.RankedTensorType]]
+    first: Operand[Any]
     axis: Any
     reverse: Any
-    outputs: Sequence[Result[ir.RankedTensorType]]
+    first_result: Result[Any]
     combine: ext.Region
+    second: Operand[Any] | None = None
+    third: Operand[Any] | None = None
+    fourth: Operand[Any] | None = None
+    second_result: Result[Any] | None = None
+    third_result: Result[Any] | None = None
+    fourth_result: Result[Any] | None = None
 
 
 class ScanReturnOp(TT.Operation, name="scan_return", traits=[ir.IsTerminatorTrait]):
-    values: Sequence[Operand[Any]]
+    first: Operand[Any]
+    second: Operand[Any] | None = None
+    third: Operand[Any] | None = None
+    fourth: Operand[Any] | None = None
 
 
 class PrintOp(TT.Operation, name="print"):
-    args: Sequence[Operand[Any]]
+    value: Operand[Any]
     prefix: Any
     hex: Any
     isSigned: Any

@@ -4,7 +4,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, ext, func, math, scf
 from torch_mlir.passmanager import PassManager
 
-__all__ = ["PassManager", "arith", "ext", "func", "ir", "math", "new_context", "scf"]
+__all__ = ["PassManager", "arith", "bool_attribute", "ext", "func", "ir", "math", "new_context", "scf"]
 
 
 def new_context() -> ir.Context:
@@ -18,3 +18,8 @@ def new_context() -> ir.Context:
         Tile.load()
         TT.load()
     return context
+
+
+def bool_attribute(value: object) -> ir.Attribute:
+    """An i1; not an ir.BoolAttr: a false one is falsy, and ext's builders take that for a missing attribute."""
+    return ir.IntegerAttr.get(ir.IntegerType.get_signless(1), int(bool(value)))

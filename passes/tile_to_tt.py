@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from mosaic_compile.dialects import tt
-from mosaic_compile.dialects.tile import array_type_of, element_type_of, shape_of
-from mosaic_compile.mlir import ir
+from mosaic_compile.dialects.tile import array_type_of, element_type_of, several, shape_of
+from mosaic_compile.mlir import bool_attribute, ir
 
 from . import tt_elementwise, tt_memory, tt_shape
 from .choose_memory_path import BLOCK_ACCESSES, operations
@@ -235,27 +235,28 @@ def _combine(lowering: TileToTTLowering, op: ir.Operation, region: ir.Region, te
         for inner in body:
             lowering.operation(inner.operation)
         with end.operation.location:
-            terminator([lowering[v] for v in end.operands])
+            several(terminator, [lowering[v] for v in end.operands])
 
 
 def reduce(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
-    types = [r.type for r in op.results]
-    new = tt.ReduceOp([lowering[o] for o in op.operands], i32_attribute(op.attributes["axis"].value), types)
+    axis, types = i32_attribute(op.attributes["axis"].value), [r.type for r in op.results]
+    new = several(tt.ReduceOp, [lowering[o] for o in op.operands], axis, results=types)
     _combine(lowering, op, new.combine, tt.ReduceReturnOp)
-    return list(new.outputs)
+    return list(new.operation.results)
 
 
 def scan(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
-    axis, reverse = i32_attribute(op.attributes["axis"].value), op.attributes["reverse"]
-    new = tt.ScanOp([lowering[o] for o in op.operands], axis, reverse, [r.type for r in op.results])
+    axis, types = i32_attribute(op.attributes["axis"].value), [r.type for r in op.results]
+    reverse = bool_attribute(op.attributes["reverse"].value)
+    new = several(tt.ScanOp, [lowering[o] for o in op.operands], axis, reverse, results=types)
     _combine(lowering, op, new.combine, tt.ScanReturnOp)
-    return list(new.outputs)
+    return list(new.operation.results)
 
 
 def print_(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
-    values = [lowering[o] for o in op.operands]
-    signed = ir.DenseI32ArrayAttr.get([1] * len(values))
-    tt.PrintOp(values, ir.StringAttr.get(f" {op.attributes['text'].value}: "), ir.BoolAttr.get(False), signed)
+    signed = ir.DenseI32ArrayAttr.get([1])
+    text = ir.StringAttr.get(f" {op.attributes['text'].value}: ")
+    tt.PrintOp(lowering[op.operands[0]], text, bool_attribute(False), signed)
     return []
 
 

@@ -25,7 +25,7 @@ from mosaic_compile.errors import (
     ShapeError,
     user_span,
 )
-from mosaic_compile.mlir import arith, ir
+from mosaic_compile.mlir import arith, bool_attribute, ir
 
 from .arrays import ArraySpec
 from .dtypes import DType, bool_, f32, i32, i64
@@ -91,11 +91,6 @@ def constant(value: bool | int | float, dtype: DType, shape: tuple[int, ...] = (
     """A tile filled with one number; raises MixedTypesError where the type cannot hold it."""
     type_ = ir_type(dtype, shape)
     return Tile(arith.constant(type_, _splat(number_attribute(value, dtype), type_)), dtype, shape)
-
-
-def bool_attribute(value: Any) -> ir.Attribute:
-    """An i1; not an ir.BoolAttr: a false one is falsy, and op builders take that for a missing attribute."""
-    return ir.IntegerAttr.get(ir.IntegerType.get_signless(1), int(bool(value)))
 
 
 def number_attribute(value: bool | int | float, dtype: DType) -> ir.Attribute:

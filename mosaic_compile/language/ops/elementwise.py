@@ -10,7 +10,7 @@ import numpy as np
 from mosaic_compile.errors import ElementTypeError, MixedTypesError, OperandError
 from mosaic_compile.mlir import arith, ir, math
 
-from ..dtypes import bool_
+from ..dtypes import bool_, f32
 from ..op import (
     broadcast,
     broadcast_shapes,
@@ -442,9 +442,12 @@ def ceil(x: Any) -> Tile:
 
 @op(reference=lambda x: 1 / (1 + np.exp(-x)))
 def sigmoid(x: Any) -> Tile:
-    """1 / (1 + e ** -x)."""
+    """1 / (1 + e ** -x); f16 and bf16 are computed in f32, where e ** -x does not overflow, and rounded once."""
+    from .convert import convert
+
     x = require_float(require_tile(x, "mc.sigmoid"), "mc.sigmoid")
-    return divide(1.0, add(1.0, exp(negate(x))))
+    wide = convert(x, f32) if x.dtype.bits < 32 else x
+    return convert(divide(1.0, add(1.0, exp(negate(wide)))), x.dtype)
 
 
 def as_dtype(value: Any, dtype: Any) -> Any:

@@ -23,7 +23,6 @@ ACCUMULATORS = {
     "f8e4m3": ("f32", "f16"),
     "f8e5m2": ("f32", "f16"),
     "i8": ("i32",),
-    "u8": ("i32",),
 }
 PRECISIONS = ("ieee", "tf32", "tf32x3")
 
@@ -38,7 +37,7 @@ def dot(a: Any, b: Any, acc: Any = None, *, precision: str = "ieee", dtype: DTyp
     """acc + a @ b for tiles (M, K) and (K, N), or (B, M, K) and (B, K, N); a transposed operand is written
     b.T.
 
-    a, b: f64, f32, bf16, f16, f8e4m3, f8e5m2 (the two fp8 types mix), i8 or u8.
+    a, b: f64, f32, bf16, f16, f8e4m3, f8e5m2 (the two fp8 types mix) or i8.
     acc: the accumulator's tile; without one, zeros of `dtype`, or of f32, f64 or i32 as the operands have it.
     precision: for f32 operands "ieee" (full), "tf32" (operands rounded to 10 bits of mantissa) or "tf32x3"
     (three tf32 products that recover nearly all bits).

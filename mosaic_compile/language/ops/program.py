@@ -42,7 +42,10 @@ def device_print(text: str, *values: Any) -> None:
     tiles = [
         constant(v, default_dtype(v)) if is_number(v) else require_tile(v, "mc.device_print") for v in values
     ]
-    PrintOp([t.value for t in tiles], ir.StringAttr.get(text))
+    if not tiles:
+        raise OperandError("mc.device_print prints values, but none is given", "mc.device_print('x', x)")
+    for tile in tiles:
+        PrintOp(tile.value, ir.StringAttr.get(text))
 
 
 __all__ = ["device_print", "num_programs", "program_id"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mosaic_compile.dialects.tile import ReduceOp, ScanOp, YieldOp
+from mosaic_compile.dialects.tile import MAX_COMBINED, ReduceOp, ScanOp, YieldOp, several
 from mosaic_compile.errors import CarriedTypeError, ElementTypeError, OperandError, ShapeError
 from mosaic_compile.mlir import ir
 
@@ -51,6 +51,8 @@ def _tiles(what: str, value: Any) -> list[Tile]:
     tiles = [require_tile(item, what) for item in items]
     if not tiles:
         raise OperandError(f"{what} takes a tile or a tuple of tiles", "pass at least one")
+    if len(tiles) > MAX_COMBINED:
+        raise OperandError(f"{what} combines at most {MAX_COMBINED} tiles, not {len(tiles)}", "use two of them")
     for tile in tiles:
         if not tile.shape:
             raise ShapeError(
@@ -78,7 +80,7 @@ def _fill_combine(region: ir.Region, tiles: list[Tile], combine: Combine, what: 
                 f"{what}'s function must return ({expected}), but this one returns ({types})",
                 "return one scalar of the same element type for each tile",
             )
-        YieldOp([r.value for r in results])
+        several(YieldOp, [r.value for r in results])
 
 
 @op()
@@ -106,9 +108,10 @@ def _reduce(what: str, tiles: list[Tile], axis: int | None, combine: Combine, ke
         axis = require_axis(axis, len(shape), what)
         kept = (*shape[:axis], 1, *shape[axis + 1 :])
     reduced = (*tiles[0].shape[:axis], *tiles[0].shape[axis + 1 :])
-    op_ = ReduceOp([t.value for t in tiles], integer(axis), [ir_type(t.dtype, reduced) for t in tiles])
+    types = [ir_type(t.dtype, reduced) for t in tiles]
+    op_ = several(ReduceOp, [t.value for t in tiles], integer(axis), results=types)
     _fill_combine(op_.combine, tiles, combine, what)
-    outputs = [Tile(value, tile.dtype, reduced) for value, tile in zip(op_.outputs, tiles)]
+    outputs = [Tile(value, tile.dtype, reduced) for value, tile in zip(op_.operation.results, tiles)]
     return (
         [reshape(t, kept) for t in outputs]
         if require_constant(keepdims, bool, f"{what}'s keepdims")
@@ -248,11 +251,10 @@ def scan(x: Any, axis: int, combine: Combine, *, reverse: bool = False) -> Any:
 def _scan(what: str, tiles: list[Tile], axis: int, combine: Combine, reverse: bool) -> list[Tile]:
     axis = require_axis(axis, tiles[0].ndim, what)
     reverse = require_constant(reverse, bool, f"{what}'s reverse")
-    op_ = ScanOp(
-        [t.value for t in tiles], integer(axis), bool_attribute(reverse), [t.value.type for t in tiles]
-    )
+    types = [t.value.type for t in tiles]
+    op_ = several(ScanOp, [t.value for t in tiles], integer(axis), bool_attribute(reverse), results=types)
     _fill_combine(op_.combine, tiles, combine, what)
-    return [Tile(value, tile.dtype, tile.shape) for value, tile in zip(op_.outputs, tiles)]
+    return [Tile(value, tile.dtype, tile.shape) for value, tile in zip(op_.operation.results, tiles)]
 
 
 def _cumulative(function: Any) -> Callable[..., Any]:

@@ -1,0 +1,187 @@
+"""The kernel library on a GPU, against float64 on the host: random shapes with edges, element types, options."""
+
+import math
+
+import numpy as np
+import pytest
+
+from mosaic_compile.kernels import flash_attention, matmul, rms_norm, softmax, vector_add
+
+torch = pytest.importorskip("torch")
+
+EPS = {torch.float32: 2**-23, torch.float16: 2**-10, torch.bfloat16: 2**-7}
+
+
+def randn(*shape, dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed + sum(shape))
+    return torch.randn(*shape, generator=generator).to(dtype).cuda()
+
+
+def poisoned(*shape, dtype=torch.float32):
+    """An output whose every element must be written."""
+    return torch.full(shape, float("nan"), dtype=dtype, device="cuda")
+
+
+def host(x):
+    return x.detach().cpu().double().numpy()
+
+
+def assert_close(result, expected, tolerance):
+    """Relative error of the norm, and that nothing is NaN where the reference is not."""
+    result = host(result)
+    assert not np.isnan(result[~np.isnan(expected)]).any(), "elements were not written, or are NaN"
+    scale = np.linalg.norm(expected) or 1.0
+    assert np.linalg.norm(result - expected) <= tolerance * scale
+
+
+@pytest.mark.parametrize("n", [1, 1023, 1024, 1025, 1_000_003])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_vector_add(n, dtype):
+    a, b, c = randn(n, dtype=dtype), randn(n, dtype=dtype, seed=1), poisoned(n, dtype=dtype)
+    vector_add(a, b, c)
+    assert_close(c, host(a) + host(b), EPS[dtype])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 127), (33, 1000), (64, 4096), (5, 10000), (3, 4097)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_softmax(shape, dtype):
+    x, out = randn(*shape, dtype=dtype) * 4, poisoned(*shape, dtype=dtype)
+    softmax(x, out)
+    assert_close(out, softmax.reference(host(x)), EPS[dtype] + 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 16), (7, 129), (64, 4096), (5, 8192)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rms_norm(shape, dtype):
+    x, w, out = randn(*shape, dtype=dtype), randn(shape[1], dtype=dtype, seed=1), poisoned(*shape, dtype=dtype)
+    rms_norm(x, w, out, 1e-5)
+    x64, w64 = host(x), host(w)
+    expected = x64 / np.sqrt((x64**2).mean(1, keepdims=True) + 1e-5) * w64
+    assert_close(out, expected, 2 * EPS[dtype] + 1e-5)
+
+
+SHAPES = [(128, 256, 64), (1, 1, 1), (127, 129, 65), (129, 255, 1), (256, 512, 1000), (1000, 776, 520), (16, 4096, 4096)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_matmul(shape, dtype):
+    m, n, k = shape
+    a, b, c = randn(m, k, dtype=dtype), randn(k, n, dtype=dtype, seed=1), poisoned(m, n, dtype=dtype)
+    matmul(a, b, c, 1.0)
+    assert_close(c, host(a) @ host(b), EPS[dtype] + 1e-5)
+
+
+@pytest.mark.parametrize("layout", ["a.T", "b.T", "both", "padded", "offset"])
+def test_matmul_of_views(layout):
+    m, n, k = 256, 384, 192
+    a, b = randn(m, k, dtype=torch.bfloat16), randn(k, n, dtype=torch.bfloat16, seed=1)
+    if layout in ("a.T", "both"):
+        a = a.T.contiguous().T
+    if layout in ("b.T", "both"):
+        b = b.T.contiguous().T
+    if layout == "padded":
+        a = torch.nn.functional.pad(a, (0, 5))[:, :k]
+    if layout == "offset":
+        a = torch.cat([a.flatten()[:3], a.flatten()])[3:].view(m, k)  # an address that is no multiple of 16 bytes
+    c = poisoned(m, n, dtype=torch.bfloat16)
+    matmul(a, b, c, 1.0)
+    assert_close(c, host(a) @ host(b), EPS[torch.bfloat16])
+
+
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu", "silu"])
+def test_matmul_epilogue(activation):
+    m, n, k = 200, 264, 128
+    a, b = randn(m, k, dtype=torch.bfloat16), randn(k, n, dtype=torch.bfloat16, seed=1)
+    bias, residual = randn(n, dtype=torch.bfloat16, seed=2), randn(m, n, dtype=torch.bfloat16, seed=3)
+    c = poisoned(m, n, dtype=torch.bfloat16)
+    matmul(a, b, c, 0.125, bias, residual, activation=activation)
+    expected = matmul.reference(host(a), host(b), 0.125, host(bias), host(residual), activation=activation)
+    assert_close(c, expected, 2 * EPS[torch.bfloat16])
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_matmul_fp8(dtype):
+    a, b = randn(256, 512).to(dtype), randn(512, 256, seed=1).to(dtype)
+    c = poisoned(256, 256, dtype=torch.bfloat16)
+    matmul(a, b, c, 1.0)
+    assert_close(c, host(a.float()) @ host(b.float()), EPS[torch.bfloat16] + 1e-4)
+
+
+@pytest.mark.parametrize("precision,tolerance", [("ieee", 1e-6), ("tf32", 1e-3), ("tf32x3", 1e-5)])
+def test_matmul_f32_precisions(precision, tolerance):
+    a, b, c = randn(256, 512), randn(512, 256, seed=1), poisoned(256, 256)
+    matmul(a, b, c, 1.0, precision=precision)
+    assert_close(c, host(a) @ host(b), tolerance)
+
+
+def test_large_strides():
+    """Offsets beyond 2**31 elements."""
+    if torch.cuda.mem_get_info()[0] < 40 << 30:
+        pytest.skip("needs 40 GB of GPU memory")
+    big = torch.empty(70_000, 65_536, dtype=torch.bfloat16, device="cuda")
+    big[-64:].normal_()
+    b, c = randn(64, 64, dtype=torch.bfloat16), poisoned(64, 64, dtype=torch.bfloat16)
+    a = big[-64:, :64]
+    matmul(a, b, c, 1.0)
+    assert_close(c, host(a) @ host(b), EPS[torch.bfloat16])
+    x = big.view(-1)[-(65_536 * 64) :].view(64, 65_536)
+    out = big.view(-1)[: 65_536 * 64].view(64, 65_536)
+    softmax(x, out)
+    assert_close(out, softmax.reference(host(x)), EPS[torch.bfloat16] + 1e-5)
+
+
+ATTENTION = [
+    # B, H, HK, S, T, D
+    (1, 1, 1, 128, 128, 64),
+    (2, 4, 4, 200, 200, 64),
+    (2, 4, 2, 129, 300, 128),
+    (1, 8, 1, 1, 257, 128),
+    (1, 2, 2, 300, 129, 64),
+    (1, 2, 1, 256, 256, 256),
+    (1, 2, 2, 1024, 1024, 128),
+    (1, 1, 1, 77, 77, 80),
+]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("shape", ATTENTION)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_flash_attention(shape, causal, dtype):
+    B, H, HK, S, T, D = shape
+    q = randn(B, H, S, D, dtype=dtype)
+    k, v = randn(B, HK, T, D, dtype=dtype, seed=1), randn(B, HK, T, D, dtype=dtype, seed=2)
+    out, lse = poisoned(B, H, S, D, dtype=dtype), poisoned(B, H, S)
+    flash_attention(q, k, v, out, D**-0.5, lse, causal=causal, BD=max(64, 1 << (D - 1).bit_length()))
+    expected, expected_lse = flash_attention.reference(host(q), host(k), host(v), D**-0.5, causal=causal)
+    assert_close(out, expected, 2 * EPS[dtype])
+    finite = np.isfinite(expected_lse)
+    assert np.abs(host(lse)[finite] - expected_lse[finite]).max() < 1e-3
+    assert (host(lse)[~finite] == -math.inf).all()
+
+
+def test_streams_and_repeats():
+    """A kernel runs on PyTorch's current stream, and in a CUDA graph."""
+    x, out = randn(64, 512), poisoned(64, 512)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        softmax(x, out)
+    stream.synchronize()
+    assert_close(out, softmax.reference(host(x)), 1e-5)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        softmax(x, out)
+    x.copy_(randn(64, 512, seed=9))
+    graph.replay()
+    torch.cuda.synchronize()
+    assert_close(out, softmax.reference(host(x)), 1e-5)
+
+
+def test_zero_sizes():
+    a, b = torch.empty(0, 64, dtype=torch.bfloat16, device="cuda"), randn(64, 32, dtype=torch.bfloat16)
+    matmul(a, b, torch.empty(0, 32, dtype=torch.bfloat16, device="cuda"), 1.0)
+    a, b = torch.empty(8, 0, dtype=torch.bfloat16, device="cuda"), torch.empty(0, 32, dtype=torch.bfloat16, device="cuda")
+    c = poisoned(8, 32, dtype=torch.bfloat16)
+    matmul(a, b, c, 1.0)
+    torch.cuda.synchronize()
+    assert (c == 0).all()
