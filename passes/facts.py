@@ -142,12 +142,18 @@ def multiply(a: Fact, b: Fact, wraps: bool = True) -> Fact:
     return fact(low, high, a.multiple * b.multiple, bounds, wraps)
 
 
+def _divisors(b: Fact) -> tuple[int, int]:
+    """The least and the largest value of something to divide by that is not negative, and so not 0 either."""
+    least = max(b.low, b.multiple, 1)
+    return least, max(b.high, least)
+
+
 def floor_divide(a: Fact, b: Fact) -> Fact:
     """a / b rounded down."""
     if b.low < 0:
         return ANY
-    least = max(b.low, 1)
-    low, high = _corners(x // y for x in (a.low, a.high) for y in (least, max(b.high, 1)))
+    divisors = _divisors(b)
+    low, high = _corners(x // y for x in (a.low, a.high) for y in divisors)
     divisor = b.constant
     if not divisor:
         return fact(low, high, 1, a.bounds if a.low >= 0 else {})
@@ -159,8 +165,8 @@ def ceil_divide(a: Fact, b: Fact) -> Fact:
     """a / b rounded up."""
     if b.low < 0:
         return ANY
-    least = max(b.low, 1)
-    low, high = _corners(-(-x // y) for x in (a.low, a.high) for y in (least, max(b.high, 1)))
+    divisors = _divisors(b)
+    low, high = _corners(-(-x // y) for x in (a.low, a.high) for y in divisors)
     divisor = b.constant
     if not divisor:
         return fact(low, high, 1, a.bounds if a.low >= 0 else {})

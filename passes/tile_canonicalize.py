@@ -54,9 +54,8 @@ def _apply(rule: Rule, op: ir.Operation) -> None:
 
 
 def _is_removable(op: ir.Operation) -> bool:
-    """Whether an operation has no effect but its results; reductions and the like are left to upstream."""
-    dialect = op.name.split(".")[0]
-    return op.name in LOADS or op.name in _RULES or dialect in ("arith", "math")
+    """Whether an operation has no effect but its results; operations of `tile` have either."""
+    return op.name.split(".")[0] in ("tile", "arith", "math") and len(op.results) > 0
 
 
 # Shapes: _permute, _reshape and _broadcast make an operation in its simplest form, at the current insertion
