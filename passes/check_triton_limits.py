@@ -12,6 +12,7 @@ from mosaic_compile.mlir import ir
 
 from .choose_memory_path import operations
 from .places import frames_of
+from .tt_memory import packing_obstacle
 
 MAX_ELEMENTS = 1 << 20  # Triton's TRITON_MAX_TENSOR_NUMEL
 MIN_DOT_DEPTH = {8: 32, 16: 16, 32: 8, 64: 4}  # K of the smallest matrix instruction, by bits of an element
@@ -32,6 +33,8 @@ class CheckTritonLimits:
                 self.check_type(op, value.type)
             if op.name == "tile.dot":
                 self.check_dot(op)
+            if op.name in ("tile.store", "tile.scatter") and str(element_type_of(op.opview.value.type)) == "i4":
+                self.check_packed(op)
 
     def fail(self, op: ir.Operation, message: str, help: str) -> TargetLimitError:
         return TargetLimitError(message, help, frames_of(op.location))
@@ -71,3 +74,18 @@ class CheckTritonLimits:
                     f"({element} elements), but the {which} dimension is {extent}",
                     f"use a tile of {least}: loads are padded with zeros; for a vector, multiply and mc.sum",
                 )
+
+    def check_packed(self, op: ir.Operation) -> None:
+        """Writing half a byte would lose what another program writes to the other half."""
+        if op.name == "tile.scatter":
+            raise self.fail(
+                op,
+                f"mc.scatter writes single elements, but on {self.target} two 4-bit elements share a byte",
+                "use mc.store with an even number of neighbours, or an array of i8",
+            )
+        if (obstacle := packing_obstacle(op)) is not None:
+            raise self.fail(
+                op,
+                f"mc.store writes two 4-bit elements at a time on {self.target}, but {obstacle}",
+                "start at a tile index or at an even offset such as 2 * j, and promise even rows: --shape N=%2",
+            )

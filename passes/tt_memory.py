@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mosaic_compile.dialects import tt
-from mosaic_compile.dialects.tile import element_type_of, shape_of
+from mosaic_compile.dialects.tile import array_type_of, element_type_of, shape_of
 from mosaic_compile.mlir import arith, ir
 
 from .tt_elementwise import splat_constant, with_element
-from .tt_shape import along, arange, broadcast_to, deinterleaved, i32_attribute, interleaved, permute_to, splat, tensor
+from .tt_shape import along, arange, broadcast_to, i32_attribute, permute_to, reshape_to, splat, tensor
+from .walk import argument_attributes
 
 if TYPE_CHECKING:
     from .tile_to_tt import ArrayArgument, TileToTTLowering
@@ -99,8 +101,23 @@ def _keep_reason(op: ir.Operation, new: Any) -> None:
 # Pointers.
 
 
-def _scalar_address(lowering: TileToTTLowering, argument: ArrayArgument, offsets: Sequence[ir.Value]) -> ir.Value:
-    """The address of the block's first element: 64-bit arithmetic, once for the whole block."""
+@dataclass(frozen=True)
+class Block:
+    """Where the elements of a block access lie.
+
+    start: the first element's distance from the array's own first, in elements, i64.
+    within: each element's distance from the block's first, i32 (None: there is but one): a tile spans less than 2^31.
+    mask: which elements are inside the array; None: all.
+    """
+
+    start: ir.Value
+    within: ir.Value | None
+    mask: ir.Value | None
+    shape: list[int]
+
+
+def _start(lowering: TileToTTLowering, argument: ArrayArgument, offsets: Sequence[ir.Value]) -> ir.Value:
+    """The block's first element: 64-bit arithmetic, once for the whole block."""
     i64 = ir.IntegerType.get_signless(64)
     total: ir.Value | None = None
     for axis, offset in enumerate(offsets):
@@ -108,29 +125,20 @@ def _scalar_address(lowering: TileToTTLowering, argument: ArrayArgument, offsets
         stride = lowering.stride(argument, axis)
         term = wide if stride == 1 else arith.muli(wide, splat_constant(stride, i64) if isinstance(stride, int) else stride)
         total = term if total is None else arith.addi(total, term)
-    pointer = lowering.pointer(argument)
-    if total is None:
-        return pointer
-    if is_packed(argument.element):
-        total = arith.shrsi(total, splat_constant(1, i64))  # two elements a byte
-    return tt.AddPtrOp(pointer, total, pointer.type).result
+    assert total is not None  # an array has at least one dimension
+    return total
 
 
-def _block_pointers(
-    lowering: TileToTTLowering, op: ir.Operation, shape: Sequence[int]
-) -> tuple[ir.Value, ir.Value | None, list[int]]:
-    """Pointers to a block's elements, the mask of those inside the array (None: all), and the shape in memory."""
+def _block(lowering: TileToTTLowering, op: ir.Operation, shape: Sequence[int], row: int | None = None) -> Block:
+    """A block's places and mask. `row`: the tile dimension along which two elements share a byte, of which each place is
+    the first of two."""
     view = op.opview
     argument = lowering.array(view.array)
     axes, rank = list(view.axes), len(argument.dims)
     offsets = [lowering[o] for o in view.offsets]
     in_bounds, starts_inside = _facts(op, "in_bounds", rank), _facts(op, "starts_inside", rank)
-    packed = is_packed(argument.element)
-    memory_shape = [*shape[:-1], shape[-1] // 2] if packed else list(shape)
-    i32 = ir.IntegerType.get_signless(32)
-
-    base = _scalar_address(lowering, argument, offsets)
-    within: ir.Value | None = None  # each element's distance from the first, in 32 bits: a tile spans less
+    shape = [extent // 2 if position == row else extent for position, extent in enumerate(shape)]
+    within: ir.Value | None = None
     mask: ir.Value | None = None
     for axis in range(rank):
         if axis in axes or in_bounds[axis]:
@@ -138,33 +146,30 @@ def _block_pointers(
         # A dimension read at one place: inside means 0 <= offset < size, one unsigned comparison.
         inside = arith.cmpi(ULT, offsets[axis], lowering.dim(argument, axis))
         mask = inside if mask is None else arith.andi(mask, inside)
-    mask = None if mask is None else splat(mask, memory_shape)
+    mask = None if mask is None else splat(mask, shape)
     for position, axis in enumerate(axes):
-        steps = arange(memory_shape[position])
-        is_packed_row = packed and position == len(axes) - 1
+        steps = arange(shape[position])
+        if position == row:
+            steps = arith.muli(steps, splat_constant(2, steps.type))
         stride = lowering.stride(argument, axis)
-        if memory_shape[position] > 1:
-            scaled = steps if stride == 1 else arith.muli(steps, _splat_stride(stride, memory_shape[position]))
-            term = broadcast_to(along(scaled, position, len(axes)), memory_shape)
+        if shape[position] > 1:
+            scaled = steps if stride == 1 else arith.muli(steps, _splat_stride(stride, shape[position]))
+            term = broadcast_to(along(scaled, position, len(axes)), shape)
             within = term if within is None else arith.addi(within, term)
         if in_bounds[axis]:
             continue
-        elements = arith.muli(steps, splat_constant(2, steps.type)) if is_packed_row else steps
         size = lowering.dim(argument, axis)
-        line = elements.type
+        line = steps.type
         if starts_inside[axis]:
             # `steps < size - start` cannot overflow, and Triton sees how many neighbours share its outcome.
-            inside = arith.cmpi(SLT, elements, splat(arith.subi(size, offsets[axis]), shape_of(line)))
+            inside = arith.cmpi(SLT, steps, splat(arith.subi(size, offsets[axis]), shape_of(line)))
         else:
-            index = arith.addi(splat(offsets[axis], shape_of(line)), elements)
+            index = arith.addi(splat(offsets[axis], shape_of(line)), steps)
             above = arith.cmpi(SGE, index, splat_constant(0, line))
             inside = arith.andi(above, arith.cmpi(SLT, index, splat(size, shape_of(line))))
-        inside = broadcast_to(along(inside, position, len(axes)), memory_shape)
+        inside = broadcast_to(along(inside, position, len(axes)), shape)
         mask = inside if mask is None else arith.andi(mask, inside)
-    pointers = splat(base, memory_shape)
-    if within is not None:
-        pointers = tt.AddPtrOp(pointers, within, pointers.type).result
-    return pointers, mask, memory_shape
+    return Block(_start(lowering, argument, offsets), within, mask, shape)
 
 
 def _splat_stride(stride: int | ir.Value, size: int) -> ir.Value:
@@ -172,6 +177,31 @@ def _splat_stride(stride: int | ir.Value, size: int) -> ir.Value:
     if isinstance(stride, int):
         return splat_constant(stride, tensor([size], i32))
     return splat(arith.trunci(i32, stride), [size])
+
+
+def _pointers(base: ir.Value, block: Block) -> ir.Value:
+    """Pointers to whole elements."""
+    pointers = splat(tt.AddPtrOp(base, block.start, base.type).result, block.shape)
+    return pointers if block.within is None else tt.AddPtrOp(pointers, block.within, pointers.type).result
+
+
+def _byte_pointers(base: ir.Value, block: Block) -> ir.Value:
+    """Pointers to pairs of 4-bit elements that begin at even places."""
+    start = tt.AddPtrOp(base, _half(block.start), base.type).result
+    pointers = splat(start, block.shape)
+    return pointers if block.within is None else tt.AddPtrOp(pointers, _half(block.within), pointers.type).result
+
+
+def _half(value: ir.Value) -> ir.Value:
+    return arith.shrsi(value, splat_constant(1, value.type))
+
+
+def _wide_places(block: Block) -> ir.Value:
+    """Each element's distance from the array's first, i64."""
+    places = splat(block.start, block.shape)
+    if block.within is None:
+        return places
+    return arith.addi(places, arith.extsi(places.type, block.within))
 
 
 def _load(pointers: ir.Value, mask: ir.Value | None, pad: ir.Attribute, element: ir.Type) -> Any:
@@ -197,35 +227,35 @@ def _stored_pad(pad: ir.Attribute, element: ir.Type) -> ir.Attribute:
 
 
 def _from_memory(value: ir.Value, element: ir.Type) -> ir.Value:
-    """Loaded bytes as the values they stand for."""
-    if is_packed(element):
-        four = splat_constant(4, value.type)
-        return interleaved(arith.shrsi(arith.shli(value, four), four), arith.shrsi(value, four))
-    if isinstance(element, ir.IntegerType) and element.width == 1:
+    """Loaded elements as the values they stand for."""
+    if _is_bool(element):
         return arith.cmpi(NE, value, splat_constant(0, value.type))
     return value
 
 
 def _to_memory(value: ir.Value, element: ir.Type) -> ir.Value:
-    i8 = ir.IntegerType.get_signless(8)
-    if is_packed(element):
-        low, high = deinterleaved(value)
-        four, nibble = splat_constant(4, low.type), splat_constant(15, low.type)
-        return arith.ori(arith.andi(low, nibble), arith.shli(high, four))
-    if isinstance(element, ir.IntegerType) and element.width == 1:
-        return arith.extui(with_element(value.type, i8), value)
+    if _is_bool(element):
+        return arith.extui(with_element(value.type, ir.IntegerType.get_signless(8)), value)
     return value
+
+
+def _is_bool(element: ir.Type) -> bool:
+    return isinstance(element, ir.IntegerType) and element.width == 1
 
 
 def load(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     """tile.load"""
     if uses_descriptor(op):
         return descriptor_load(lowering, op)
-    element = lowering.array(op.opview.array).element
-    pointers, mask, _ = _block_pointers(lowering, op, shape_of(op.results[0].type))
-    result = _load(pointers, mask, _stored_pad(op.attributes["pad"], element), stored_type(element))
+    argument = lowering.array(op.opview.array)
+    shape, pad = shape_of(op.results[0].type), _stored_pad(op.attributes["pad"], argument.element)
+    pointer = lowering.pointer(argument)
+    if is_packed(argument.element):
+        return [_load_packed(lowering, op, pointer, pad)]
+    block = _block(lowering, op, shape)
+    result = _load(_pointers(pointer, block), block.mask, pad, stored_type(argument.element))
     _keep_reason(op, result)
-    return [_from_memory(result.result, element)]
+    return [_from_memory(result.result, argument.element)]
 
 
 def store(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
@@ -233,12 +263,103 @@ def store(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     if uses_descriptor(op):
         return descriptor_store(lowering, op)
     view = op.opview
-    element = lowering.array(view.array).element
-    pointers, mask, _ = _block_pointers(lowering, op, shape_of(view.value.type))
-    value = _to_memory(lowering[view.value], element)
-    new = tt.StoreOp(pointers, value, i32_attribute(tt.CACHE_NONE), i32_attribute(tt.EVICT_NORMAL), mask=mask)
+    argument = lowering.array(view.array)
+    value, pointer = lowering[view.value], lowering.pointer(argument)
+    if is_packed(argument.element):
+        row = packed_row(op)
+        assert row is not None  # see check-triton-limits
+        block = _block(lowering, op, shape_of(value.type), row)
+        pointers, value = _byte_pointers(pointer, block), _packed(value, row)
+    else:
+        block = _block(lowering, op, shape_of(value.type))
+        pointers, value = _pointers(pointer, block), _to_memory(value, argument.element)
+    new = tt.StoreOp(pointers, value, i32_attribute(tt.CACHE_NONE), i32_attribute(tt.EVICT_NORMAL), mask=block.mask)
     _keep_reason(op, new)
     return []
+
+
+# 4-bit elements: two a byte, the first in the low half.
+
+
+def packing_obstacle(op: ir.Operation) -> str | None:
+    """Why a block of 4-bit elements is not known to consist of whole bytes; None where it is."""
+    view = op.opview
+    array, strides = array_type_of(view.array)
+    given = argument_attributes(view.array.owner.owner)[view.array.arg_number]
+    row_axis = _neighbours(op)
+    if row_axis is None:
+        return "its elements are not neighbours in memory"
+    axes, row = list(view.axes), list(view.axes)[row_axis]
+    multiples = list(op.attributes["multiples"]) if "multiples" in op.attributes else [1] * array.rank
+    if multiples[row] % 2:
+        return f"the offset in dimension {row} is not known to be even"
+    for axis, multiple in enumerate(given["tile.stride_multiples"]):
+        is_even = multiple % 2 == 0 or (axis not in axes and multiples[axis] % 2 == 0)
+        if axis != row and not is_even:
+            return f"the stride of dimension {axis} is not known to be even"
+    size = list(given["tile.dim_multiples"])[row] if array.is_dynamic_dim(row) else array.get_dim_size(row)
+    if size % 2 and not _facts(op, "in_bounds", array.rank)[row]:
+        return f"the size of dimension {row} is not known to be even"
+    return None
+
+
+def _neighbours(op: ir.Operation) -> int | None:
+    """The tile dimension along which elements are neighbours in memory."""
+    _, strides = array_type_of(op.opview.array)
+    return max((position for position, axis in enumerate(op.opview.axes) if strides[axis] == 1), default=None)
+
+
+def packed_row(op: ir.Operation) -> int | None:
+    """The tile dimension along which two elements share a byte, if the block is known to consist of whole bytes."""
+    return None if packing_obstacle(op) else _neighbours(op)
+
+
+def _load_packed(lowering: TileToTTLowering, op: ir.Operation, pointer: ir.Value, pad: ir.Attribute) -> ir.Value:
+    """A block of 4-bit elements as i8: whole bytes where that is known to be right, else byte by byte for each element."""
+    i8 = ir.IntegerType.get_signless(8)
+    shape, row = shape_of(op.results[0].type), packed_row(op)
+    block = _block(lowering, op, shape, row)
+    if row is None:
+        places = _wide_places(block)
+        return _load_nibbles(pointer, places, block.mask, pad)
+    result = _load(_byte_pointers(pointer, block), block.mask, pad, i8)
+    _keep_reason(op, result)
+    low, high = arith.shli(result.result, splat_constant(4, result.result.type)), result.result
+    four = splat_constant(4, high.type)
+    return _alternating(arith.shrsi(low, four), arith.shrsi(high, four), row)
+
+
+def _load_nibbles(pointer: ir.Value, places: ir.Value, mask: ir.Value | None, pad: ir.Attribute) -> ir.Value:
+    """Single 4-bit elements at `places` (i64)."""
+    i8 = ir.IntegerType.get_signless(8)
+    pointers = splat(pointer, shape_of(places.type))
+    pointers = tt.AddPtrOp(pointers, _half(places), pointers.type).result
+    byte = _load(pointers, mask, pad, i8).result
+    odd = arith.trunci(byte.type, arith.andi(places, splat_constant(1, places.type)))
+    four = splat_constant(4, byte.type)
+    # An even place's element is shifted up, then both down, with the sign.
+    up = arith.subi(four, arith.shli(odd, splat_constant(2, byte.type)))
+    return arith.shrsi(arith.shli(byte, up), four)
+
+
+def _alternating(a: ir.Value, b: ir.Value, axis: int) -> ir.Value:
+    """a[0] b[0] a[1] b[1] … along `axis`."""
+    shape, rank = shape_of(a.type), len(shape_of(a.type))
+    pair = tt.JoinOp(a, b, tensor([*shape, 2], element_type_of(a.type))).result
+    pair = permute_to(pair, [*range(axis + 1), rank, *range(axis + 1, rank)])
+    return reshape_to(pair, [*shape[:axis], 2 * shape[axis], *shape[axis + 1 :]])
+
+
+def _packed(value: ir.Value, axis: int) -> ir.Value:
+    """Bytes of two elements each, neighbours along `axis`."""
+    shape, rank = shape_of(value.type), len(shape_of(value.type))
+    half = [*shape[:axis], shape[axis] // 2, *shape[axis + 1 :]]
+    pairs = reshape_to(value, [*half[: axis + 1], 2, *half[axis + 1 :]])
+    pairs = permute_to(pairs, [*range(axis + 1), *range(axis + 2, rank + 1), axis + 1])
+    type_ = tensor(half, element_type_of(value.type))
+    cut = tt.SplitOp(pairs, type_, type_)
+    four, nibble = splat_constant(4, type_), splat_constant(15, type_)
+    return arith.ori(arith.andi(cut.first, nibble), arith.shli(cut.second, four))
 
 
 def _atomic(pointers: ir.Value, value: ir.Value, mask: ir.Value | None) -> None:
@@ -250,13 +371,14 @@ def _atomic(pointers: ir.Value, value: ir.Value, mask: ir.Value | None) -> None:
 
 def atomic_add(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     """tile.atomic_add"""
-    pointers, mask, _ = _block_pointers(lowering, op, shape_of(op.opview.value.type))
-    _atomic(pointers, lowering[op.opview.value], mask)
+    block = _block(lowering, op, shape_of(op.opview.value.type))
+    pointers = _pointers(lowering.pointer(lowering.array(op.opview.array)), block)
+    _atomic(pointers, lowering[op.opview.value], block.mask)
     return []
 
 
-def _element_pointers(lowering: TileToTTLowering, op: ir.Operation) -> tuple[ir.Value, ir.Value]:
-    """Pointers to the elements at given indices, and the mask of those inside the array."""
+def _element_places(lowering: TileToTTLowering, op: ir.Operation) -> tuple[ir.Value, ir.Value]:
+    """The places (i64) of the elements at given indices, and the mask of those inside the array."""
     view = op.opview
     argument = lowering.array(view.array)
     indices = [lowering[i] for i in view.indices]
@@ -274,16 +396,25 @@ def _element_pointers(lowering: TileToTTLowering, op: ir.Operation) -> tuple[ir.
             factor = splat_constant(stride, wide_type) if isinstance(stride, int) else splat(stride, shape)
             wide = arith.muli(wide, factor)
         offset = wide if offset is None else arith.addi(offset, wide)
-    pointers = splat(lowering.pointer(argument), shape)
     assert offset is not None and mask is not None  # an array has at least one dimension
-    return tt.AddPtrOp(pointers, offset, pointers.type).result, mask
+    return offset, mask
+
+
+def _element_pointers(lowering: TileToTTLowering, op: ir.Operation) -> tuple[ir.Value, ir.Value]:
+    places, mask = _element_places(lowering, op)
+    pointers = splat(lowering.pointer(lowering.array(op.opview.array)), shape_of(places.type))
+    return tt.AddPtrOp(pointers, places, pointers.type).result, mask
 
 
 def gather(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     """tile.gather"""
-    element = lowering.array(op.opview.array).element
+    argument = lowering.array(op.opview.array)
+    element, pad = argument.element, _stored_pad(op.attributes["pad"], argument.element)
+    if is_packed(element):
+        places, mask = _element_places(lowering, op)
+        return [_load_nibbles(lowering.pointer(argument), places, mask, pad)]
     pointers, mask = _element_pointers(lowering, op)
-    result = _load(pointers, mask, _stored_pad(op.attributes["pad"], element), stored_type(element))
+    result = _load(pointers, mask, pad, stored_type(element))
     return [_from_memory(result.result, element)]
 
 

@@ -107,22 +107,6 @@ def halves(value: ir.Value, axis: int) -> tuple[ir.Value, ir.Value]:
     return op.first, op.second
 
 
-def interleaved(a: ir.Value, b: ir.Value) -> ir.Value:
-    """a[0] b[0] a[1] b[1] … along the last dimension."""
-    shape = shape_of(a.type)
-    pair = tt.JoinOp(a, b, tensor([*shape, 2], element_type_of(a.type))).result
-    return reshape_to(pair, [*shape[:-1], 2 * shape[-1]])
-
-
-def deinterleaved(value: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """The elements at even and at odd places of the last dimension."""
-    shape = shape_of(value.type)
-    value = reshape_to(value, [*shape[:-1], shape[-1] // 2, 2])
-    half = tensor([*shape[:-1], shape[-1] // 2], element_type_of(value.type))
-    op = tt.SplitOp(value, half, half)
-    return op.first, op.second
-
-
 # The rules.
 
 
