@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     # Other folders' conftest files may add it too, as the option is the same everywhere.
-    try:
+    with contextlib.suppress(ValueError):
         parser.addoption("--update", action="store_true", help="write golden files anew")
-    except ValueError:
-        pass

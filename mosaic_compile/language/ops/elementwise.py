@@ -182,6 +182,10 @@ def abs(x: Any) -> Tile:
 @op(reference=lambda a, b, c: a * b + c)
 def fma(a: Any, b: Any, c: Any) -> Tile:
     """a * b + c, rounded once (floating point)."""
+    like = next((v for v in (a, b, c) if isinstance(v, Tile)), None)
+    if like is None:
+        require_tile(a, "mc.fma")  # raises
+    a, b, c = (v if isinstance(v, Tile) else meet("mc.fma", v, like)[0] for v in (a, b, c))
     a, b = meet("mc.fma", a, b)
     b, c = meet("mc.fma", b, c)
     a = broadcast(require_float(a, "mc.fma"), b.shape)

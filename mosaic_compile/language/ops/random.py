@@ -53,9 +53,15 @@ def philox_reference(counter: Any, key: Any, rounds: int = ROUNDS) -> Any:
     return tuple(c)
 
 
+def _whole(value: Any, what: str) -> int:
+    if not isinstance(value, int | np.integer):
+        raise OperandError(f"{what} is a whole number, not {value}", "round it first: int(…)")
+    return int(value)
+
+
 def _word(value: Any, what: str) -> Tile:
     if is_number(value):
-        return constant(int(value) & 0xFFFFFFFF, u32)
+        return constant(_whole(value, what) & 0xFFFFFFFF, u32)
     tile = require_tile(value, what)
     if tile.dtype not in (u32, i32):
         raise ElementTypeError(f"{what} is made of 32-bit words, not {tile!r}", "convert it: .to(mc.u32)")
@@ -100,7 +106,8 @@ def _full_product(factor: int, x: Tile) -> tuple[Tile, Tile]:
 def _seed_words(seed: Any) -> tuple[Any, Any]:
     """A 64-bit seed (a number, or an i32 or i64 scalar) as two words."""
     if is_number(seed):
-        return int(seed) & 0xFFFFFFFF, (int(seed) >> 32) & 0xFFFFFFFF
+        number = _whole(seed, "the seed")
+        return number & 0xFFFFFFFF, (number >> 32) & 0xFFFFFFFF
     seed = require_tile(seed, "the seed")
     if seed.dtype is i64:
         return convert(seed, u32), convert(shift_right(seed, 32), u32)

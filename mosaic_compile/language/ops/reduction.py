@@ -52,7 +52,9 @@ def _tiles(what: str, value: Any) -> list[Tile]:
     if not tiles:
         raise OperandError(f"{what} takes a tile or a tuple of tiles", "pass at least one")
     if len(tiles) > MAX_COMBINED:
-        raise OperandError(f"{what} combines at most {MAX_COMBINED} tiles, not {len(tiles)}", "use two of them")
+        raise OperandError(
+            f"{what} combines at most {MAX_COMBINED} tiles, not {len(tiles)}", "use two of them"
+        )
     for tile in tiles:
         if not tile.shape:
             raise ShapeError(
@@ -183,6 +185,7 @@ def _arg_reduce(
 ) -> Tile:
     """The first index of the best element; NaN is better than any number, as in NumPy."""
     tile = _ordered(what, x)
+    keepdims = require_constant(keepdims, bool, f"{what}'s keepdims")
     if axis is None:
         tile, shape = reshape(tile, (math.prod(tile.shape),)), tile.shape
         index = _reduce_index(tile, 0, better, what)

@@ -46,6 +46,8 @@ def reshape(x: Any, shape: Any) -> Tile:
         )
     if sizes == x.shape:
         return x
+    if not sizes:
+        raise ShapeError(f"{x!r} cannot be reshaped to a scalar", "reduce it: x.sum()")
     if not x.shape:
         return Tile(BroadcastOp(x.value, ir_type(x.dtype, sizes)).result, x.dtype, sizes)
     return Tile(ReshapeOp(x.value, ir_type(x.dtype, sizes)).result, x.dtype, sizes)
