@@ -20,7 +20,7 @@ from . import tt_elementwise, tt_memory, tt_shape
 from .choose_memory_path import BLOCK_ACCESSES, operations
 from .lowering import Lowering, attributes_of
 from .tt_elementwise import splat_constant
-from .tt_memory import descriptor_box, descriptor_order, is_packed, stored_type, uses_descriptor
+from .tt_memory import Box, box_of, is_packed, stored_type, uses_descriptor
 from .tt_shape import i32_attribute
 
 POINTER_ACCESSES = (*BLOCK_ACCESSES, "tile.gather", "tile.scatter")
@@ -59,8 +59,8 @@ class TileToTTLowering(Lowering):
     def pointer(self, array: ArrayArgument) -> ir.Value:
         return self.parameters["pointer", array.name]
 
-    def descriptor(self, array: ArrayArgument, order: tuple[int, ...], box: tuple[int, ...]) -> ir.Value:
-        return self.parameters["descriptor", array.name, order, box]
+    def descriptor(self, array: ArrayArgument, box: Box) -> ir.Value:
+        return self.parameters["descriptor", array.name, box]
 
     def dim(self, array: ArrayArgument, axis: int) -> ir.Value:
         """The size of a dimension, i32."""
@@ -184,10 +184,10 @@ def _parameters(
         if uses_descriptor(op):
             array = lowering.arrays[op.operands[0]]
             tile = op.results[0].type if op.name == "tile.load" else op.opview.value.type
-            axes, rank = list(op.opview.axes), len(array.dims)
-            order, box = tuple(descriptor_order(axes, rank)), tuple(descriptor_box(axes, shape_of(tile), rank))
-            description = {"kind": "descriptor", "array": array.name, "axes": list(order), "box": list(box)}
-            parameter = Parameter(("descriptor", array.name, order, box), tt.tensor_descriptor(box, array.element), description)
+            box = box_of(list(op.opview.axes), shape_of(tile), array.strides)
+            description = {"kind": "descriptor", "array": array.name, "axes": list(box.order), "box": list(box.extents)}
+            type_ = tt.tensor_descriptor(box.extents, array.element)
+            parameter = Parameter(("descriptor", array.name, box), type_, description)
             if parameter.key not in {p.key for p in descriptors}:
                 descriptors.append(parameter)
     return [*pointers, *descriptors, *scalars, *dims.values(), *strides]

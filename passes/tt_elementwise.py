@@ -124,6 +124,12 @@ def _function(lowering: Lowering, op: ir.Operation, operands: list[ir.Value]) ->
     return ir.Operation.create(op.name, results=[type_], operands=operands).results[0]
 
 
+def negate(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+    """arith.negf, which Triton 3.6 does not take: -0 - x, right for zeros too."""
+    source = lowering[op.operands[0]]
+    return [arith.subf(splat_constant(-0.0, source.type), source)]
+
+
 def select(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
     """arith.select: Triton takes a condition of the values' shape."""
     condition, a, b = (lowering[o] for o in op.operands)
@@ -204,6 +210,7 @@ RULES = {
     "arith.truncf": truncate,
     "arith.sitofp": from_integer,
     "arith.uitofp": from_integer,
+    "arith.negf": negate,
     "arith.select": select,
     "arith.bitcast": bitcast,
     "arith.mului_extended": full_product,

@@ -42,52 +42,46 @@ def _facts(op: ir.Operation, name: str, rank: int) -> list[bool]:
 # Descriptors.
 
 
-def descriptor_order(axes: Sequence[int], rank: int) -> list[int]:
-    """The array's axes as a descriptor lists them: fixed ones first, then the tile's in memory order.
+@dataclass(frozen=True)
+class Box:
+    """A block as a descriptor sees it: the array's axes in the descriptor's order, and the block's extent along each.
 
-    A TMA box may leave out leading dimensions of size 1, so that the tile comes without a reshape.
+    Fixed axes come first: the block's leading dimensions of size 1 may be left out of the tile. The axis whose elements
+    are neighbours comes last, as TMA wants it; `tile_axes` are the tile's own axes in that order.
     """
-    return [a for a in range(rank) if a not in axes] + sorted(axes)
+
+    order: tuple[int, ...]
+    extents: tuple[int, ...]
+    tile_axes: tuple[int, ...]
 
 
-def descriptor_box(axes: Sequence[int], shape: Sequence[int], rank: int) -> list[int]:
+def box_of(axes: Sequence[int], shape: Sequence[int], strides: Sequence[int | None]) -> Box:
     extent = dict(zip(axes, shape))
-    return [extent.get(a, 1) for a in descriptor_order(axes, rank)]
+    tile_axes = sorted(axes, key=lambda axis: (strides[axis] == 1, axis))
+    order = [axis for axis in range(len(strides)) if axis not in extent] + tile_axes
+    return Box(tuple(order), tuple(extent.get(axis, 1) for axis in order), tuple(tile_axes))
 
 
-def _to_tile_order(value: ir.Value, axes: Sequence[int]) -> ir.Value:
-    """A block in memory order with its dimensions as the tile has them."""
-    memory = sorted(axes)
-    return permute_to(value, [memory.index(a) for a in axes])
-
-
-def _to_memory_order(value: ir.Value, axes: Sequence[int]) -> ir.Value:
-    return permute_to(value, [list(axes).index(a) for a in sorted(axes)])
-
-
-def _descriptor(lowering: TileToTTLowering, view: Any, tile: ir.Type) -> tuple[ir.Value, list[ir.Value], list[int]]:
+def _descriptor(lowering: TileToTTLowering, view: Any, tile: ir.Type) -> tuple[ir.Value, list[ir.Value], Box]:
     argument = lowering.array(view.array)
-    axes, rank = list(view.axes), len(argument.dims)
-    box = descriptor_box(axes, shape_of(tile), rank)
-    descriptor = lowering.descriptor(argument, tuple(descriptor_order(axes, rank)), tuple(box))
-    offsets = [lowering[o] for o in view.offsets]
-    return descriptor, [offsets[a] for a in descriptor_order(axes, rank)], axes
+    box = box_of(list(view.axes), shape_of(tile), argument.strides)
+    return lowering.descriptor(argument, box), [lowering[view.offsets[axis]] for axis in box.order], box
 
 
 def descriptor_load(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     view, type_ = op.opview, op.results[0].type
-    descriptor, indices, axes = _descriptor(lowering, view, type_)
-    extent = dict(zip(axes, shape_of(type_)))
-    block = tensor([extent[a] for a in sorted(axes)], element_type_of(type_))
+    descriptor, indices, box = _descriptor(lowering, view, type_)
+    block = tensor(box.extents[len(box.order) - len(box.tile_axes) :], element_type_of(type_))
     load = tt.DescriptorLoadOp(descriptor, indices, i32_attribute(tt.CACHE_NONE), i32_attribute(tt.EVICT_NORMAL), block)
     _keep_reason(op, load)
-    return [_to_tile_order(load.result, axes)]
+    return [permute_to(load.result, [box.tile_axes.index(axis) for axis in view.axes])]
 
 
 def descriptor_store(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     view = op.opview
-    descriptor, indices, axes = _descriptor(lowering, view, view.value.type)
-    store = tt.DescriptorStoreOp(descriptor, _to_memory_order(lowering[view.value], axes), indices)
+    descriptor, indices, box = _descriptor(lowering, view, view.value.type)
+    block = permute_to(lowering[view.value], [list(view.axes).index(axis) for axis in box.tile_axes])
+    store = tt.DescriptorStoreOp(descriptor, block, indices)
     _keep_reason(op, store)
     return []
 
