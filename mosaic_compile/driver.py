@@ -152,6 +152,7 @@ def _function_description(module: ir.Module) -> dict[str, Any]:
             return {
                 "parameters": json.loads(attributes["mosaic.arguments"].value),
                 "grid": [g.value for g in attributes["mosaic.grid"]],
+                "access": {a.name: a.attr.value for a in attributes["mosaic.access"]},
             }
     return {}
 
@@ -202,7 +203,7 @@ def _artifact(
             for kind in ("global", "profile")
         },
         "parameters": parameters,
-        "arrays": _arrays(kernel, spec, results["tt"]),
+        "arrays": _arrays(kernel, spec, signature["access"]),
         "constants": {k: v if isinstance(v, int | float | str | bool | None) else str(v) for k, v in spec.constants.items()},
         "options": dict(spec.options),
         "dims": dict(spec.dims),
@@ -226,7 +227,7 @@ def _parameters(kernel: Kernel, spec: Specialization, described: list[dict[str, 
     return [*result, {"kind": "scratch", "name": "global"}, {"kind": "scratch", "name": "profile"}]
 
 
-def _arrays(kernel: Kernel, spec: Specialization, tt_text: str | bytes) -> list[dict[str, Any]]:
+def _arrays(kernel: Kernel, spec: Specialization, access: Mapping[str, str]) -> list[dict[str, Any]]:
     """What the kernel expects of each array argument: its type, and what the compiler relied on."""
     return [
         {
@@ -238,7 +239,7 @@ def _arrays(kernel: Kernel, spec: Specialization, tt_text: str | bytes) -> list[
             "stride_multiples": list(spec.layout_of(p).stride_multiples),
             "dim_multiples": [spec.dim_multiples.get(d, 1) if isinstance(d, str) else 1 for d in p.spec.dims],
             "align": spec.layout_of(p).align,
-            "access": p.spec.access,
+            "access": access[p.name],
         }
         for p in kernel.signature.arrays
         if spec.has(p)

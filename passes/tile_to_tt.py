@@ -97,7 +97,8 @@ def _convert_type(type_: ir.Type) -> ir.Type:
     return type_
 
 
-def read_array(argument: ir.Value, attributes: dict[str, Any], written: bool) -> ArrayArgument:
+def read_array(argument: ir.Value, attributes: dict[str, Any], used: str) -> ArrayArgument:
+    """used: "in", "out" or "inout", as the kernel's own accesses are; what its signature says comes first."""
     tensor, strides = array_type_of(argument)
     dynamic = ir.ShapedType.get_dynamic_size()
     return ArrayArgument(
@@ -110,7 +111,7 @@ def read_array(argument: ir.Value, attributes: dict[str, Any], written: bool) ->
         stride_multiples=tuple(attributes["tile.stride_multiples"]),
         dim_multiples=tuple(attributes["tile.dim_multiples"]),
         align=attributes["tile.align"].value,
-        access=attributes["tile.access"].value if "tile.access" in attributes else ("out" if written else "in"),
+        access=attributes["tile.access"].value if "tile.access" in attributes else used,
     )
 
 
@@ -119,10 +120,12 @@ def _lower_kernel(function: Any, vendor: str) -> None:
     given = [{a.name: a.attr for a in d} for d in function.arg_attrs] if old_arguments else []
     lowering = TileToTTLowering(RULES, _convert_type, vendor=vendor)
     accesses = [op for op in operations(function.operation) if op.name in POINTER_ACCESSES]
+    read = {op.operands[0] for op in accesses if op.name in ("tile.load", "tile.gather")}
     written = {op.operands[0] for op in accesses if op.name not in ("tile.load", "tile.gather")}
     for argument, attributes in zip(old_arguments, given):
         if "tile.dims" in attributes:
-            lowering.arrays[argument] = read_array(argument, attributes, argument in written)
+            used = ("inout" if argument in read else "out") if argument in written else "in"
+            lowering.arrays[argument] = read_array(argument, attributes, used)
 
     parameters = _parameters(lowering, old_arguments, given, accesses)
     new = tt.FuncOp(
@@ -134,6 +137,9 @@ def _lower_kernel(function: Any, vendor: str) -> None:
     for name, attribute in attributes_of(function.operation).items():
         if name in ("tile.grid", "tile.options"):
             new.operation.attributes[name.replace("tile.", "mosaic.")] = attribute
+    new.operation.attributes["mosaic.access"] = ir.DictAttr.get(
+        {array.name: ir.StringAttr.get(array.access) for array in lowering.arrays.values()}
+    )
     new.operation.attributes["mosaic.arguments"] = ir.StringAttr.get(json.dumps([p.description for p in parameters]))
     block = ir.Block.create_at_start(new.body, [p.type for p in parameters], [ir.Location.current] * len(parameters))
     for parameter, value in zip(parameters, block.arguments):

@@ -125,9 +125,9 @@ def _function(lowering: Lowering, op: ir.Operation, operands: list[ir.Value]) ->
 
 
 def negate(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
-    """arith.negf, which Triton 3.6 does not take: -0 - x, right for zeros too."""
+    """arith.negf, which Triton 3.6 does not take: times -1, right for zeros too, and not folded back into negf."""
     source = lowering[op.operands[0]]
-    return [arith.subf(splat_constant(-0.0, source.type), source)]
+    return [arith.mulf(source, splat_constant(-1.0, source.type))]
 
 
 def select(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:

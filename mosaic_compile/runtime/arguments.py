@@ -155,7 +155,7 @@ def check_written(arrays: Mapping[str, ArrayInfo], written: frozenset[str]) -> N
                 raise ArgumentError(f"'{name}' is written by the kernel and shares memory with '{other}'", "pass an array of its own for the output")
 
 
-def specialize_call(kernel: Kernel, bound: Bound) -> Specialization:
+def specialize_call(kernel: Kernel, bound: Bound, tuned: Mapping[str, Any] | None = None) -> Specialization:
     """The choices for these arguments: their element types and layouts, and whether sizes, rows and addresses are multiples of 16."""
     try:
         found: dict[str, DType] = {}
@@ -168,7 +168,9 @@ def specialize_call(kernel: Kernel, bound: Bound) -> Specialization:
                         "pass arrays of one element type",
                     )
         dtypes = resolve_dtypes(kernel.signature, found)
-        constants, options = resolve_constants(kernel.signature, kernel.defaults, bound.given)
+        constants, options = resolve_constants(
+            kernel.signature, kernel.defaults if tuned is None else tuned, bound.given
+        )
     except MosaicError as error:
         raise error.at((kernel.span,)) from None
     multiples = {name: ALIGNMENT for name, size in bound.sizes.items() if size % ALIGNMENT == 0 and size > 0}

@@ -7,6 +7,7 @@ array interface (version 3), JAX and CuPy among them.
 from __future__ import annotations
 
 import ctypes
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,8 +39,7 @@ class ArrayInfo:
             return self.address, self.address
         below = sum((n - 1) * s for n, s in zip(self.shape, self.strides) if s < 0)
         above = sum((n - 1) * s for n, s in zip(self.shape, self.strides) if s > 0)
-        size = int(max(1, self.dtype.bytes))
-        return self.address + below * size, self.address + (above + 1) * size
+        return self.address + int(below * self.dtype.bytes), self.address + math.ceil((above + 1) * self.dtype.bytes)
 
 
 _BY_NUMPY = {d.numpy: d for d in DTYPES.values()}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mosaic_compile import driver, targets
+from mosaic_compile.artifact import Artifact
 from mosaic_compile.errors import LaunchError, TargetLimitError
 from mosaic_compile.language.arrays import ArrayParam, ScalarParam
 from mosaic_compile.language.dtypes import i4
@@ -118,14 +119,13 @@ def _target(device: int) -> targets.Target:
     return targets.TARGETS[name]
 
 
-def _compile(kernel: Kernel, spec: Specialization, bound: Bound, device: int) -> Any:
-    """The artifact; without constants in the call, the first entry of `tune` that fits the device."""
-    candidates = list(kernel.tune[1:]) if not bound.given else []
-    while True:
+def _compile(kernel: Kernel, spec: Specialization, bound: Bound, device: int) -> Artifact:
+    """The artifact; where the call sets nothing that `tune` does, its first entry that fits the device is taken."""
+    target = _target(device)
+    candidates = [tuned for tuned in kernel.tune if not tuned.keys() & bound.given.keys()]
+    for tuned in candidates[:-1]:
         try:
-            return driver.cached_artifact(kernel, spec, _target(device))
+            return driver.cached_artifact(kernel, specialize_call(kernel, bound, tuned), target)
         except TargetLimitError:
-            if not candidates:
-                raise
-            replaced = Bound(bound.arrays, bound.scalars, candidates.pop(0), bound.sizes)
-            spec = specialize_call(kernel, replaced)
+            continue
+    return driver.cached_artifact(kernel, specialize_call(kernel, bound, candidates[-1]) if candidates else spec, target)

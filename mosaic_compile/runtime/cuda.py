@@ -127,6 +127,14 @@ def allocate(size: int) -> int:
     return address.value
 
 
+def allocate_zeros(size: int) -> int:
+    library = driver()
+    assert library is not None
+    address = allocate(size)
+    _check(library.cuMemsetD8_v2(ctypes.c_uint64(address), ctypes.c_ubyte(0), ctypes.c_size_t(size)), "GPU memory cannot be cleared")
+    return address
+
+
 TENSOR_MAP_BYTES, TENSOR_MAP_ALIGN = 128, 64
 L2_PROMOTION_128B = 2
 

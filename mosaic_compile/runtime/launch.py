@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
 from typing import Any
 
@@ -105,14 +106,28 @@ def tensor_map(parameter: dict[str, Any], info: ArrayInfo) -> Any:
     """A TMA descriptor (CUtensorMap) for the box that the manifest gives."""
     axes = parameter["axes"]
     size = int(info.dtype.bytes)
+    address, sizes, strides = info.address, [info.shape[a] for a in axes], [info.strides[a] * size for a in axes]
+    if 0 in sizes:
+        # A tensor map has no empty dimension: one element of zeros, at which blocks of an empty array may look.
+        address, sizes, strides = empty_array(info), [1] * len(axes), [16] * (len(axes) - 1) + [size]
     return cuda.encode_tensor_map(
-        info.address,
+        address,
         _TENSOR_MAP_TYPES[info.dtype.name],
-        [info.shape[a] for a in axes],
-        [info.strides[a] * size for a in axes],
+        sizes,
+        strides,
         parameter["box"],
         parameter["swizzle"],
     )
+
+
+@functools.cache
+def _zeros(device: int) -> int:
+    return cuda.allocate_zeros(16)
+
+
+def empty_array(info: ArrayInfo) -> int:
+    """The address of an element to stand for an array that has none."""
+    return _zeros(info.device_index)
 
 
 _scratch: dict[int, tuple[int, int]] = {}
