@@ -145,7 +145,7 @@ class TritonCompiler:
                 result = self.stages[stage.extension](state, session.metadata)
             except Exception as error:
                 raise _stage_error(stage, session, errors(), error) from None
-        return result, list(_passes_in(errors())) if dumping else []
+            return result, list(_passes_in(errors())) if dumping else []
 
 
 def triton_text(module: ir.Module, version: str) -> str:

@@ -165,5 +165,6 @@ def test_bf16_scalars_and_bools():
     scalars.scale(x.cuda(), flags.cuda(), out, negated, 1.5, 7)
     np.testing.assert_array_equal(negated.cpu().numpy(), ~flags.numpy())
     expected = torch.where(flags, x * 1.5 + 7, x)
-    assert torch.equal(out.cpu(), expected.bfloat16())
+    # a * b + c may be rounded once instead of twice
+    np.testing.assert_allclose(out.cpu().float(), expected.float(), rtol=2**-7)
     assert ml_dtypes.bfloat16  # the element type of scalars in the launcher
