@@ -147,6 +147,13 @@ class LocalFunction:
     def name(self) -> str:
         return getattr(self.node, "name", "<lambda>")
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        what = "a lambda" if self.name == "<lambda>" else f"'{self.name}'"
+        raise UnsupportedSyntaxError(
+            f"{what} of this kernel is called by ordinary Python",
+            "call it in the kernel itself, in a loop for example",
+        )
+
 
 def closure(function: FunctionType) -> dict[str, Any]:
     """The variables that a function sees of the functions around it."""
