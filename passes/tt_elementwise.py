@@ -21,9 +21,12 @@ TANH = {
     ("hip", 64): "__ocml_tanh_f64",
 }
 
-# The largest f32 that still rounds to a finite fp8 value, and what lies beyond: PyTorch gives NaN for e4m3 (which has no
-# infinity) and infinity for e5m2, where the GPU's own conversion saturates.
-FP8_LIMIT = {"f8E4M3FN": (464.0, float("nan")), "f8E5M2": (61439.99609375, float("inf"))}
+# Where values still round to a finite fp8 value, and what lies beyond: PyTorch gives NaN for e4m3 (which has no infinity) and
+# infinity for e5m2, where the GPU's own conversion saturates. 464 and 61440 are ties, which go to the even neighbour.
+FP8_LIMIT = {
+    "f8E4M3FN": (arith.CmpFPredicate.OLE, 464.0, float("nan")),
+    "f8E5M2": (arith.CmpFPredicate.OLT, 61440.0, float("inf")),
+}
 
 
 def with_element(type_: ir.Type, element: ir.Type) -> ir.Type:
@@ -76,11 +79,10 @@ def from_integer(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
 
 def _to_fp8(source: ir.Value, type_: ir.Type) -> ir.Value:
     wide = source.type
-    limit, beyond = FP8_LIMIT[str(element_type_of(type_))]
+    within, limit, beyond = FP8_LIMIT[str(element_type_of(type_))]
     converted = tt.FpToFpOp(source, type_)
     converted.operation.attributes["rounding"] = _i32(tt.ROUND_NEAREST_EVEN)
-    # Not `magnitude > limit`: NaN must take the other value too.
-    fits = arith.cmpf(arith.CmpFPredicate.OLE, math.absf(source), splat_constant(limit, wide))
+    fits = arith.cmpf(within, math.absf(source), splat_constant(limit, wide))  # false for NaN
     bits = ir.IntegerType.get_signless(8)
     as_bits = tt.BitcastOp(converted.result, with_element(type_, bits)).result
     if beyond == float("inf"):
