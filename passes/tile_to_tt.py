@@ -50,6 +50,7 @@ class TileToTTLowering(Lowering):
     """The rewrite of one kernel: the mapping of values, and the new function's parameters."""
 
     vendor: str = "cuda"
+    fp8_e4m3: bool = True
     arrays: dict[ir.Value, ArrayArgument] = field(default_factory=dict)
     parameters: dict[tuple[Any, ...], ir.Value] = field(default_factory=dict)
 
@@ -76,16 +77,17 @@ class TileToTTLowering(Lowering):
 
 @dataclass(frozen=True)
 class TileToTT:
-    """vendor: "cuda" or "hip", whose device library is called."""
+    """vendor: "cuda" or "hip", whose device library is called. fp8_e4m3: whether the GPU converts to and from f8e4m3."""
 
     name: ClassVar[str] = "tile-to-tt"
     vendor: str = "cuda"
+    fp8_e4m3: bool = True
 
     def run(self, module: ir.Module) -> None:
         with module.context:
             for function in list(module.body.operations):
                 with function.operation.location, ir.InsertionPoint(function.operation):
-                    _lower_kernel(function, self.vendor)
+                    _lower_kernel(function, self.vendor, self.fp8_e4m3)
                 function.operation.erase()
 
 
@@ -115,10 +117,10 @@ def read_array(argument: ir.Value, attributes: dict[str, Any], used: str) -> Arr
     )
 
 
-def _lower_kernel(function: Any, vendor: str) -> None:
+def _lower_kernel(function: Any, vendor: str, fp8_e4m3: bool) -> None:
     old_arguments = list(function.arguments)
     given = [{a.name: a.attr for a in d} for d in function.arg_attrs] if old_arguments else []
-    lowering = TileToTTLowering(RULES, _convert_type, vendor=vendor)
+    lowering = TileToTTLowering(RULES, _convert_type, vendor=vendor, fp8_e4m3=fp8_e4m3)
     accesses = [op for op in operations(function.operation) if op.name in POINTER_ACCESSES]
     read = {op.operands[0] for op in accesses if op.name in ("tile.load", "tile.gather")}
     written = {op.operands[0] for op in accesses if op.name not in ("tile.load", "tile.gather")}
@@ -224,6 +226,8 @@ def dim(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
 
 def dot(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     a, b, acc = (lowering[o] for o in op.operands)
+    if not lowering.fp8_e4m3 and any(map(tt_elementwise.is_e4m3, (a.type, b.type))):
+        a, b = (tt_elementwise.widened_fp8(x) for x in (a, b))
     partial = 0
     if tt_elementwise.is_fp8(a.type):
         partial = min(shape_of(a.type)[-1], FP8_PARTIAL_SUM)

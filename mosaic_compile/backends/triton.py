@@ -46,11 +46,11 @@ def stages(target: Target) -> tuple[Any, ...]:
             PropagateDivisibility(),
             Upstream("canonicalize"),  # what has become constant folds
             Upstream("cse"),
-            CheckTritonLimits(fp8_e4m3=target.fp8_e4m3, target=target.name),
+            CheckTritonLimits(target=target.name),
             ChooseMemoryPath(tma=target.tma),  # needs the facts of propagate-divisibility
         ),
     )
-    tt = PassStage("tt", (TileToTT(vendor=target.vendor), Upstream("canonicalize"), Upstream("cse")))
+    tt = PassStage("tt", (TileToTT(vendor=target.vendor, fp8_e4m3=target.fp8_e4m3), Upstream("canonicalize"), Upstream("cse")))
     if target.vendor == "cuda":
         own = (("ttir", "ttir"), ("ttgir", "ttgir"), ("llvm", "llir"), ("ptx", "ptx"), ("cubin", "cubin"))
     else:
