@@ -81,7 +81,7 @@ def grouped(program, rows, columns, GROUP_M):
     Programs that run at the same time then share few rows of a and few columns of b.
     """
     first = program // (GROUP_M * columns) * GROUP_M
-    height = mc.minimum(rows - first, GROUP_M)  # the last group may be lower
+    height = mc.clamp(rows - first, 1, GROUP_M)  # the last group may be lower
     place = program % (GROUP_M * columns)
     return first + place % height, place // height
 

@@ -15,7 +15,7 @@ from mosaic_compile.errors import (
     ShapeError,
     StoreToInputError,
 )
-from mosaic_compile.mlir import ir
+from mosaic_compile.mlir import arith, ir
 
 from ..dtypes import bool_, i32
 from ..op import (
@@ -34,7 +34,6 @@ from ..op import (
     require_tile,
 )
 from ..tile import Array, Tile
-from .elementwise import multiply
 from .shape import integer_array
 
 
@@ -85,12 +84,16 @@ def _starts(what: str, array: Array, index: Any, shape: tuple[int, ...], offset:
     starts: dict[int, Tile | int] = dict(array.point)
     for axis, item, size in zip(array.axes, items, shape):
         require_index(item, f"{what}'s {thing}")
-        starts[axis] = (
-            item
-            if offset is not None or size == 1
-            else (multiply(item, size) if isinstance(item, Tile) else item * size)
-        )
+        starts[axis] = item if offset is not None else _element_index(item, size)
     return [i32_value(starts[axis]) for axis in range(len(array.sizes))]
+
+
+def _element_index(tile_index: Tile | int, size: int) -> Tile | int:
+    """A tile index counted in elements. It stays within 32 bits as dimensions do, which the compiler may rely on."""
+    if size == 1 or not isinstance(tile_index, Tile):
+        return tile_index * size
+    no_wrap = arith.IntegerOverflowFlags.nsw
+    return Tile(arith.muli(tile_index.value, i32_value(size), overflow_flags=no_wrap), i32, ())
 
 
 def _pad_attribute(what: str, array: Array, pad: Any) -> ir.Attribute:
