@@ -202,11 +202,11 @@ def _parameters(
 
 
 def _argument_attributes(parameter: Parameter) -> ir.Attribute:
-    # Triton knows powers of two up to 16.
+    # Powers of two. Vectors have 16 bytes, which are 32 of the smallest elements.
     divisor = parameter.divisible_by & -parameter.divisible_by
     if divisor <= 1:
         return ir.DictAttr.get({})
-    return ir.DictAttr.get({"tt.divisibility": i32_attribute(min(divisor, 16))})
+    return ir.DictAttr.get({"tt.divisibility": i32_attribute(min(divisor, 32))})
 
 
 # The rules that need no file of their own.

@@ -99,7 +99,7 @@ def _keep_reason(op: ir.Operation, new: Any) -> None:
 class Block:
     """Where the elements of a block access lie.
 
-    start: the first element's distance from the array's own first, in elements, i64.
+    start: the first element's distance from the array's own first, in elements (packed: in bytes), i64.
     within: each element's distance from the block's first, i32 (None: there is but one): a tile spans less than 2^31.
     mask: which elements are inside the array; None: all.
     """
@@ -124,8 +124,8 @@ def _start(lowering: TileToTTLowering, argument: ArrayArgument, offsets: Sequenc
 
 
 def _block(lowering: TileToTTLowering, op: ir.Operation, shape: Sequence[int], row: int | None = None) -> Block:
-    """A block's places and mask. `row`: the tile dimension along which two elements share a byte, of which each place is
-    the first of two."""
+    """A block's places and mask. `row`: the tile dimension along which two elements share a byte; then all is counted in
+    bytes, which the offset, the size and the other strides are known to allow."""
     view = op.opview
     argument = lowering.array(view.array)
     axes, rank = list(view.axes), len(argument.dims)
@@ -143,27 +143,29 @@ def _block(lowering: TileToTTLowering, op: ir.Operation, shape: Sequence[int], r
     mask = None if mask is None else splat(mask, shape)
     for position, axis in enumerate(axes):
         steps = arange(shape[position])
+        stride, size, offset = lowering.stride(argument, axis), lowering.dim(argument, axis), offsets[axis]
         if position == row:
-            steps = arith.muli(steps, splat_constant(2, steps.type))
-        stride = lowering.stride(argument, axis)
+            size, offset = _half(size), _half(offset)
+        elif row is not None:
+            stride = stride // 2 if isinstance(stride, int) else _half(stride)
         if shape[position] > 1:
             scaled = steps if stride == 1 else arith.muli(steps, _splat_stride(stride, shape[position]))
             term = broadcast_to(along(scaled, position, len(axes)), shape)
             within = term if within is None else arith.addi(within, term)
         if in_bounds[axis]:
             continue
-        size = lowering.dim(argument, axis)
         line = steps.type
         if starts_inside[axis]:
             # `steps < size - start` cannot overflow, and Triton sees how many neighbours share its outcome.
-            inside = arith.cmpi(SLT, steps, splat(arith.subi(size, offsets[axis]), shape_of(line)))
+            inside = arith.cmpi(SLT, steps, splat(arith.subi(size, offset), shape_of(line)))
         else:
-            index = arith.addi(splat(offsets[axis], shape_of(line)), steps)
+            index = arith.addi(splat(offset, shape_of(line)), steps)
             above = arith.cmpi(SGE, index, splat_constant(0, line))
             inside = arith.andi(above, arith.cmpi(SLT, index, splat(size, shape_of(line))))
         inside = broadcast_to(along(inside, position, len(axes)), shape)
         mask = inside if mask is None else arith.andi(mask, inside)
-    return Block(_start(lowering, argument, offsets), within, mask, shape)
+    start = _start(lowering, argument, offsets)
+    return Block(start if row is None else _half(start), within, mask, shape)
 
 
 def _splat_stride(stride: int | ir.Value, size: int) -> ir.Value:
@@ -174,16 +176,9 @@ def _splat_stride(stride: int | ir.Value, size: int) -> ir.Value:
 
 
 def _pointers(base: ir.Value, block: Block) -> ir.Value:
-    """Pointers to whole elements."""
+    """Pointers to a block's elements (packed: bytes)."""
     pointers = splat(tt.AddPtrOp(base, block.start, base.type).result, block.shape)
     return pointers if block.within is None else tt.AddPtrOp(pointers, block.within, pointers.type).result
-
-
-def _byte_pointers(base: ir.Value, block: Block) -> ir.Value:
-    """Pointers to pairs of 4-bit elements that begin at even places."""
-    start = tt.AddPtrOp(base, _half(block.start), base.type).result
-    pointers = splat(start, block.shape)
-    return pointers if block.within is None else tt.AddPtrOp(pointers, _half(block.within), pointers.type).result
 
 
 def _half(value: ir.Value) -> ir.Value:
@@ -263,7 +258,7 @@ def store(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
         row = packed_row(op)
         assert row is not None  # see check-triton-limits
         block = _block(lowering, op, shape_of(value.type), row)
-        pointers, value = _byte_pointers(pointer, block), _packed(value, row)
+        pointers, value = _pointers(pointer, block), _packed(value, row)
     else:
         block = _block(lowering, op, shape_of(value.type))
         pointers, value = _pointers(pointer, block), _to_memory(value, argument.element)
@@ -316,7 +311,7 @@ def _load_packed(lowering: TileToTTLowering, op: ir.Operation, pointer: ir.Value
     if row is None:
         places = _wide_places(block)
         return _load_nibbles(pointer, places, block.mask, pad)
-    result = _load(_byte_pointers(pointer, block), block.mask, pad, i8)
+    result = _load(_pointers(pointer, block), block.mask, pad, i8)
     _keep_reason(op, result)
     low, high = arith.shli(result.result, splat_constant(4, result.result.type)), result.result
     four = splat_constant(4, high.type)
