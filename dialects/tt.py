@@ -108,6 +108,13 @@ class AtomicRMWOp(TT.Operation, name="atomic_rmw"):
     mask: Operand[Any] | None = None
 
 
+class MakeTensorDescOp(TT.Operation, name="make_tensor_descriptor", traits=[ext.Pure]):
+    base: Operand[PtrType]
+    shape: Sequence[Operand[Any]]
+    strides: Sequence[Operand[Any]]
+    result: Result[TensorDescType]
+
+
 class DescriptorLoadOp(TT.Operation, name="descriptor_load"):
     desc: Operand[TensorDescType]
     indices: Sequence[Operand[Any]]

@@ -77,17 +77,23 @@ class TileToTTLowering(Lowering):
 
 @dataclass(frozen=True)
 class TileToTT:
-    """vendor: "cuda" or "hip", whose device library is called. fp8_e4m3: whether the GPU converts to and from f8e4m3."""
+    """vendor: "cuda" or "hip", whose device library is called. fp8_e4m3: whether the GPU converts to and from f8e4m3.
+
+    splits_tiles: whether Triton's warp specialization cuts a loop's tiles between warp groups, as it does on Hopper. It
+    cuts descriptors that the kernel makes along with them, but not those that come from the host.
+    """
 
     name: ClassVar[str] = "tile-to-tt"
     vendor: str = "cuda"
     fp8_e4m3: bool = True
+    splits_tiles: bool = False
 
     def run(self, module: ir.Module) -> None:
         with module.context:
             for function in list(module.body.operations):
                 with function.operation.location, ir.InsertionPoint(function.operation):
-                    _lower_kernel(function, self.vendor, self.fp8_e4m3)
+                    specialized = any("tile.warp_specialize" in op.attributes for op in operations(function.operation))
+                    _lower_kernel(function, self.vendor, self.fp8_e4m3, self.splits_tiles and specialized)
                 function.operation.erase()
 
 
@@ -117,7 +123,8 @@ def read_array(argument: ir.Value, attributes: dict[str, Any], used: str) -> Arr
     )
 
 
-def _lower_kernel(function: Any, vendor: str, fp8_e4m3: bool) -> None:
+def _lower_kernel(function: Any, vendor: str, fp8_e4m3: bool, own_descriptors: bool) -> None:
+    """own_descriptors: the kernel makes its tensor descriptors itself, instead of taking them as parameters."""
     old_arguments = list(function.arguments)
     given = [{a.name: a.attr for a in d} for d in function.arg_attrs] if old_arguments else []
     lowering = TileToTTLowering(RULES, _convert_type, vendor=vendor, fp8_e4m3=fp8_e4m3)
@@ -129,7 +136,7 @@ def _lower_kernel(function: Any, vendor: str, fp8_e4m3: bool) -> None:
             used = ("inout" if argument in read else "out") if argument in written else "in"
             lowering.arrays[argument] = read_array(argument, attributes, used)
 
-    parameters = _parameters(lowering, old_arguments, given, accesses)
+    parameters, boxes = _parameters(lowering, old_arguments, given, accesses, own_descriptors)
     new = tt.FuncOp(
         sym_name=function.operation.attributes["sym_name"],
         function_type=ir.TypeAttr.get(ir.FunctionType.get([p.type for p in parameters], [])),
@@ -149,6 +156,8 @@ def _lower_kernel(function: Any, vendor: str, fp8_e4m3: bool) -> None:
         if parameter.key[0] == "scalar":
             lowering.values[old_arguments[parameter.key[1]]] = value
     with ir.InsertionPoint(block):
+        for array, box in boxes:
+            lowering.parameters["descriptor", array.name, box] = _make_descriptor(lowering, array, box)
         lowering.block(function.body.blocks[0])
 
 
@@ -163,12 +172,21 @@ class Parameter:
 
 
 def _parameters(
-    lowering: TileToTTLowering, arguments: list[ir.Value], given: list[dict[str, Any]], accesses: list[ir.Operation]
-) -> list[Parameter]:
+    lowering: TileToTTLowering,
+    arguments: list[ir.Value],
+    given: list[dict[str, Any]],
+    accesses: list[ir.Operation],
+    own_descriptors: bool,
+) -> tuple[list[Parameter], list[tuple[ArrayArgument, Box]]]:
+    """The function's parameters, and the descriptors that the kernel has to make itself."""
     i32, i64 = ir.IntegerType.get_signless(32), ir.IntegerType.get_signless(64)
-    pointers, descriptors, scalars, strides = [], [], [], []
+    pointers: list[Parameter] = []
+    descriptors: list[Parameter] = []
+    scalars: list[Parameter] = []
+    strides: list[Parameter] = []
+    boxes: list[tuple[ArrayArgument, Box]] = []
     dims: dict[str, Parameter] = {}
-    by_pointer = {op.operands[0] for op in accesses if not uses_descriptor(op)}
+    by_pointer = {op.operands[0] for op in accesses if own_descriptors or not uses_descriptor(op)}
     for position, (argument, attributes) in enumerate(zip(arguments, given)):
         array = lowering.arrays.get(argument)
         if array is None:
@@ -198,7 +216,19 @@ def _parameters(
             parameter = Parameter(("descriptor", array.name, box), type_, description)
             if parameter.key not in {p.key for p in descriptors}:
                 descriptors.append(parameter)
-    return [*pointers, *descriptors, *scalars, *dims.values(), *strides]
+                boxes.append((array, box))
+    if own_descriptors:
+        return [*pointers, *scalars, *dims.values(), *strides], boxes
+    return [*pointers, *descriptors, *scalars, *dims.values(), *strides], []
+
+
+def _make_descriptor(lowering: TileToTTLowering, array: ArrayArgument, box: Box) -> ir.Value:
+    i64 = ir.IntegerType.get_signless(64)
+    sizes = [lowering.dim(array, axis) for axis in box.order]
+    strides = [lowering.stride(array, axis) for axis in box.order]
+    values = [splat_constant(s, i64) if isinstance(s, int) else s for s in strides]
+    type_ = tt.tensor_descriptor(box.extents, array.element)
+    return tt.MakeTensorDescOp(lowering.pointer(array), sizes, values, type_).result
 
 
 def _argument_attributes(parameter: Parameter) -> ir.Attribute:
