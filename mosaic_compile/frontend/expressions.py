@@ -50,7 +50,9 @@ def _value(node: ast.expr, scope: Scope) -> Any:
             return list(starred(elements, scope))
         case ast.Dict(keys=keys, values=values) if None not in keys:
             pairs = zip(keys, values)
-            return {evaluate(k, scope): evaluate(v, scope) for k, v in pairs if k is not None}
+            entries = [(evaluate(k, scope), evaluate(v, scope)) for k, v in pairs if k is not None]
+            with ordinary_python():
+                return dict(entries)
         case ast.Subscript(value=base, slice=index):
             return _subscript(evaluate(base, scope), evaluate(index, scope))
         case ast.Slice(lower=lower, upper=upper, step=step):

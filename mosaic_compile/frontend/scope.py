@@ -133,7 +133,7 @@ class Scope:
             self.loops -= loops
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LocalFunction:
     """A `def` or lambda inside a kernel; its defaults were computed where it stands."""
 
@@ -147,10 +147,12 @@ class LocalFunction:
     def name(self) -> str:
         return getattr(self.node, "name", "<lambda>")
 
+    def __repr__(self) -> str:
+        return "a lambda" if self.name == "<lambda>" else f"the function '{self.name}'"
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        what = "a lambda" if self.name == "<lambda>" else f"'{self.name}'"
         raise UnsupportedSyntaxError(
-            f"{what} of this kernel is called by ordinary Python",
+            f"{self!r} of this kernel is called by ordinary Python",
             "call it in the kernel itself, in a loop for example",
         )
 

@@ -18,6 +18,7 @@ from mosaic_compile.language.tile import Array, Tile
 
 from . import branches, calls, expressions, loops, operators
 from .liveness import Names, live_after_each
+from .python import ordinary_python
 from .scope import Scope
 
 NO_RETURN = object()  # what a block gives that ran to its end
@@ -172,6 +173,8 @@ def assert_statement(test: ast.expr, message: ast.expr | None, scope: Scope) -> 
             "`assert` checks compile-time values, but this condition is known only when the kernel runs",
             "assert on constants and fixed dimensions; clip or mask the rest",
         )
-    if not condition:
+    with ordinary_python():
+        holds = bool(condition)
+    if not holds:
         text = expressions.evaluate(message, scope) if message is not None else ast.unparse(test)
         raise StaticAssertionError(f"assertion failed: {text}", "choose constants or shapes that satisfy it")

@@ -112,6 +112,10 @@ class DTypeVar:
     choices: tuple[DType, ...]
 
     def __init__(self, name: str, *choices: DType):
+        if not isinstance(name, str):
+            raise SignatureError(
+                f"a type variable has a name, not {name!r}", 'mc.DTypeVar("T", mc.bf16, mc.f16)', user_span()
+            )
         if not choices:
             raise SignatureError(
                 f"the type variable '{name}' has no choices",

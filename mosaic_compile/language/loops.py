@@ -100,8 +100,8 @@ def range_(
 
 def static_range(start: Any, stop: Any = None, step: Any = 1) -> builtins.range:
     """A loop that the compiler unrolls: the loop variable is a compile-time number."""
-    for value in (start, stop, step):
-        if value is not None and not isinstance(value, int | Tile):
+    for value in (start, step) if stop is None else (start, stop, step):
+        if not isinstance(value, int | Tile):
             raise OperandError(
                 f"mc.static_range takes whole numbers, not {kind_of(value)}", "round it first: int(…)"
             )

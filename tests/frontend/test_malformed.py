@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import zlib
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,73 +16,18 @@ from mosaic_compile.errors import InternalError, MosaicError
 from .cases import trace_text
 
 # What may stand where a value is expected: tiles, scalars, arrays, numbers, and what is none of them.
-VALUES = [
-    "x",
-    "h",
-    "m",
-    "i",
-    "n",
-    "s",
-    "p",
-    "v",
-    "a",
-    "w",
-    "o",
-    "B",
-    "0",
-    "1",
-    "-1",
-    "2.5",
-    "1e99",
-    "True",
-    "None",
-    "'text'",
-    "()",
-    "(1,",
-    "2)",
-    "[x,",
-    "x]",
-    "(x,",
-    "h)",
-    "{}",
-    "x.shape",
-    "v.shape",
-    "a[0]",
-    "a.T",
-    "x.T",
-    "m.T",
-    "mc",
-    "mc.f32",
-    "mc.bf16",
-    "mc.load",
-    "np",
-    "np.ones(3)",
-    "np.float32(1)",
-    "float('nan')",
-    "len",
-    "range(3)",
-    "range(n)",
-    "slice(None)",
-    "(lambda:1)",
-    "(lambda*z:z[0])",
-    "kernel",
-    "x>0",
-    "n>0",
-    "2**70",
-    "...",
-    "b''",
-    "1j",
-    "x[:,None]",
-    "m[None]",
-    "x.sum",
-    "x.dtype",
-]
-VALUES = [value.replace("z:z", "z: z") for value in VALUES]
-NAMES = [
-    name
-    for name in mc.__dict__
-    if callable(getattr(mc, name)) and not name.startswith("_") and name not in ("kernel", "MosaicError")
-]
+VALUES = (
+    """
+x; h; m; i; n; s; p; v; a; w; o; B; 0; 1; -1; 2.5; 1e99; 2**70; True; None; 'text'; b''; 1j; ...; (); (1, 2); (x, h)
+[x, x]; {}; {'a': x}; x.shape; v.shape; x.sum; x.dtype; x > 0; n > 0; x[:, None]; m[None]; x.T; m.T; a[0]; a.T; mc
+mc.f32; mc.bf16; mc.load; np; np.ones(3); np.float32(1); np.exp; float('nan'); len; range(3); range(n); slice(None)
+lambda: 1; lambda *z: z[0]; kernel
+""".strip()
+    .replace("\n", "; ")
+    .split("; ")
+)
+OTHER_NAMES = ("kernel", "MosaicError", "Kernel", "ArraySpec", "DType")
+NAMES = [n for n in vars(mc) if callable(getattr(mc, n)) and not n.startswith("_") and n not in OTHER_NAMES]
 OPERATORS = [
     "+",
     "-",
@@ -125,50 +72,6 @@ METHODS = [
     "point",
     "foo",
 ]
-
-
-def check(text: str) -> None:
-    """Either the kernel is right, or its message is for the user."""
-    try:
-        trace_text(text)
-    except InternalError as error:
-        pytest.fail(f"{text}\n{error}")
-    except MosaicError as error:
-        assert error.frames, f"{text}\n{error}"
-        assert "object at 0x" not in str(error), f"{text}\n{error}"
-    except Exception as error:
-        pytest.fail(f"{text}\n{type(error).__name__}: {error}")
-
-
-def check_all(texts: list[str]) -> None:
-    """Each line by itself; lines that are right go into one kernel together would hide the others' mistakes."""
-    for text in texts:
-        check(text)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_name_with_every_value(name):
-    check_all([f"y = mc.{name}({value})" for value in VALUES])
-
-
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_every_operator_with_values(operator):
-    some = [v for v in VALUES if v not in ("2**70",)][:: 2 if operator not in ("+", "==") else 1]
-    check_all(
-        [
-            f"y = ({left}) {operator} ({right})"
-            for left, right in itertools.product(["x", "n", "v", "B"], some)
-        ]
-    )
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method(method):
-    calls = [f"y = {base}.{method}" for base in ("x", "s", "v", "m", "B", "mc.f32", "kernel")]
-    calls += [f"y = {base}.{method}({value})" for base in ("x", "a") for value in VALUES]
-    check_all(calls)
-
-
 STATEMENTS = [
     "for k in {}: pass",
     "for k in range({}): x = x + 1.0",
@@ -227,12 +130,55 @@ STATEMENTS = [
 ]
 
 
+def fault(text: str) -> str | None:
+    """What is wrong with the message of a kernel; None where the kernel is right, or the message good."""
+    try:
+        trace_text(text)
+    except SyntaxError:
+        return None  # Python's own
+    except InternalError as error:
+        return f"{text}\n{error}"
+    except MosaicError as error:
+        return None if error.frames and "object at 0x" not in str(error) else f"{text}\n{error}"
+    except Exception as error:
+        return f"{text}\n{type(error).__name__}: {error}"
+    return None
+
+
+def check(*texts: str) -> None:
+    faults = list(filter(None, map(fault, texts)))
+    assert not faults, "\n\n".join(faults)
+
+
+def some(texts: list[str]) -> list[str]:
+    """A share of many texts, another one for each test; MALFORMED=all takes all, in minutes."""
+    return texts if os.environ.get("MALFORMED") == "all" else texts[zlib.crc32(texts[0].encode()) % 8 :: 8]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_operation(name):
+    check(*some([f"y = mc.{name}({value})" for value in VALUES]))
+    check(*some([f"y = mc.{name}(x, {value})" for value in VALUES]))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_every_operator(operator):
+    pairs = itertools.product(["x", "n", "v", "B"], VALUES)
+    check(*some([f"y = ({left}) {operator} ({right})" for left, right in pairs]))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method(method):
+    check(*(f"y = {base}.{method}" for base in ("x", "s", "v", "B", "mc.f32", "kernel")))
+    check(*some([f"y = {base}.{method}({value})" for base in ("x", "a") for value in VALUES]))
+
+
 @pytest.mark.parametrize("statement", STATEMENTS)
-def test_every_place_with_every_value(statement):
-    check_all([statement.format(value) for value in VALUES])
+def test_every_place(statement):
+    check(*some([statement.format(value) for value in VALUES]))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(st.data())
 def test_operations_with_any_arguments(data):
     name = data.draw(st.sampled_from(NAMES))
@@ -245,7 +191,7 @@ def test_operations_with_any_arguments(data):
     check(f"y = mc.{name}({', '.join(arguments)})")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(st.data())
 def test_nests_of_statements(data):
     """Statements under loops and branches, with values that fit or not."""

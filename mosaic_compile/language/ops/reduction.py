@@ -12,7 +12,7 @@ from mosaic_compile.dialects.tile import MAX_COMBINED, ReduceOp, ScanOp, YieldOp
 from mosaic_compile.errors import CarriedTypeError, ElementTypeError, OperandError, ShapeError
 from mosaic_compile.mlir import ir
 
-from ..dtypes import bool_, f32, i32
+from ..dtypes import DType, bool_, f32, i32
 from ..op import (
     bool_attribute,
     broadcast,
@@ -94,7 +94,7 @@ def reduce(x: Any, axis: int | None, combine: Combine, *, keepdims: bool = False
     next element, and returns a tuple; so does reduce. The order of combination is not fixed.
     """
     tiles = _tiles("mc.reduce", x)
-    if not callable(combine):
+    if not callable(combine) or isinstance(combine, DType):
         raise OperandError("mc.reduce takes a function of two scalars", "mc.reduce(x, 0, lambda a, b: a * b)")
     outputs = _reduce("mc.reduce", tiles, axis, combine, keepdims)
     return tuple(outputs) if isinstance(x, tuple | list) else outputs[0]
@@ -245,7 +245,7 @@ def scan(x: Any, axis: int, combine: Combine, *, reverse: bool = False) -> Any:
     x may be a tuple of tiles, as in mc.reduce. `reverse` runs from the end.
     """
     tiles = _tiles("mc.scan", x)
-    if not callable(combine):
+    if not callable(combine) or isinstance(combine, DType):
         raise OperandError("mc.scan takes a function of two scalars", "mc.scan(x, 0, lambda a, b: a * b)")
     outputs = _scan("mc.scan", tiles, axis, combine, reverse)
     return tuple(outputs) if isinstance(x, tuple | list) else outputs[0]
