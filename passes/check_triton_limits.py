@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
-from mosaic_compile.dialects.tile import element_type_of, shape_of
+from mosaic_compile.dialects.tile import array_type_of, element_type_of, shape_of
 from mosaic_compile.errors import TargetLimitError
 from mosaic_compile.mlir import ir
 
-from .choose_memory_path import operations
+from .choose_memory_path import BLOCK_ACCESSES, operations
 from .places import frames_of
 from .tt_memory import packing_obstacle
+from .walk import block_extents
 
 MAX_ELEMENTS = 1 << 20  # Triton's TRITON_MAX_TENSOR_NUMEL
 MIN_DOT_DEPTH = {8: 32, 16: 16, 32: 8, 64: 4}  # K of the smallest matrix instruction, by bits of an element
@@ -32,6 +33,8 @@ class CheckTritonLimits:
                 self.check_type(op, value.type)
             if op.name == "tile.dot":
                 self.check_dot(op)
+            if op.name in BLOCK_ACCESSES:
+                self.check_span(op)
             if op.name in ("tile.store", "tile.scatter") and str(element_type_of(op.opview.value.type)) == "i4":
                 self.check_packed(op)
 
@@ -69,6 +72,18 @@ class CheckTritonLimits:
                     f"({element} elements), but the {which} dimension is {extent}",
                     f"use a tile of {least}: loads are padded with zeros; for a vector, multiply and mc.sum",
                 )
+
+    def check_span(self, op: ir.Operation) -> None:
+        """Distances within a block are counted in 32 bits. Strides that are known at launch only are not seen here."""
+        _, strides = array_type_of(op.opview.array)
+        distances = [(extent - 1) * max(stride, 0) for extent, stride in zip(block_extents(op), strides)]
+        if sum(distances) >= 2**31:
+            axis = distances.index(max(distances))
+            raise self.fail(
+                op,
+                f"a block's elements lie up to {sum(distances)} elements apart, but {self.target} counts to {2**31 - 1} within one",
+                f"use a smaller tile in dimension {axis}, whose stride is {strides[axis]}",
+            )
 
     def check_packed(self, op: ir.Operation) -> None:
         """Writing half a byte would lose what another program writes to the other half."""

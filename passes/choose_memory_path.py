@@ -14,6 +14,8 @@ from typing import Any, ClassVar
 from mosaic_compile.dialects.tile import array_type_of, element_type_of, shape_of
 from mosaic_compile.mlir import ir
 
+from .walk import LOADS, written_arrays
+
 MAX_RANK = 5
 MIN_ROW_BYTES = 16  # the box's innermost dimension, and what every stride and the base are multiples of
 BLOCK_ACCESSES = ("tile.load", "tile.store", "tile.atomic_add")
@@ -33,9 +35,12 @@ class ChooseMemoryPath:
         with module.context:
             for function in module.body.operations:
                 alignments = _argument_facts(function)
+                both = read_arrays(function.operation) & written_arrays(function.operation)
                 for op in operations(function.operation):
                     if op.name in BLOCK_ACCESSES:
                         obstacle = self.obstacle(op, alignments)
+                        if obstacle is None and op.operands[0] in both:
+                            obstacle = "the kernel reads and writes the array, and TMA keeps no order with other accesses"
                         path = "pointers" if obstacle else "descriptor"
                         op.attributes["path"] = ir.StringAttr.get(path)
                         op.attributes["path_reason"] = ir.StringAttr.get(obstacle or "all conditions of TMA hold")
@@ -63,6 +68,10 @@ def operations(op: ir.Operation) -> Iterator[ir.Operation]:
             for inner in block.operations:
                 yield inner.operation
                 yield from operations(inner.operation)
+
+
+def read_arrays(root: ir.Operation) -> set[ir.Value]:
+    return {op.operands[0] for op in operations(root) if op.name in LOADS}
 
 
 def _argument_facts(function: Any) -> dict[ir.Value, dict[str, Any]]:

@@ -1,0 +1,139 @@
+"""check-triton-limits: the whole message of each limit, at the kernel's line."""
+
+import pytest
+
+import mosaic_compile as mc
+from mosaic_compile.errors import TargetLimitError
+from mosaic_compile.frontend import trace
+from mosaic_compile.passes.check_triton_limits import CheckTritonLimits
+from mosaic_compile.passes.propagate_divisibility import PropagateDivisibility
+
+from .helpers import PREPARE, run_passes
+
+
+def message(kernel, **choices) -> str:
+    """The error for sm90 with the lines of the kernel, but without its place."""
+    module = trace(kernel, kernel.specialize(**choices))
+    with pytest.raises(TargetLimitError) as raised:
+        run_passes(module, *PREPARE, PropagateDivisibility(), CheckTritonLimits(target="sm90"))
+    lines = str(raised.value).split("\n")
+    return "\n".join(line.split("| ")[-1].strip() for line in lines if "-->" not in line and line.strip() != "|")
+
+
+def test_sizes():
+    @mc.kernel
+    def kernel(x: mc.f32["N"], y: mc.f32["N"]):
+        mc.store(y, 0, mc.load(x, 0, 96))
+
+    assert message(kernel) == (
+        "error: a tile has the size 96, but sizes on sm90 are powers of two\n"
+        "mc.store(y, 0, mc.load(x, 0, 96))\n"
+        "^^^^^^^^^^^^^^^^^\n"
+        "help: use 128: loads are padded and stores clipped at the array's edges"
+    )
+
+
+def test_elements():
+    @mc.kernel
+    def kernel(x: mc.f32["M", "N"], y: mc.f32["M", "N"]):
+        mc.store(y, (0, 0), mc.load(x, (0, 0), (2048, 1024)))
+
+    assert message(kernel) == (
+        "error: a tile of 2097152 elements is too large for sm90: at most 1048576\n"
+        "mc.store(y, (0, 0), mc.load(x, (0, 0), (2048, 1024)))\n"
+        "^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^\n"
+        "help: use smaller tiles in a loop"
+    )
+
+
+@pytest.mark.parametrize(
+    "dtype, m, n, k, what, extent, depth",
+    [
+        (mc.bf16, 8, 32, 32, "rows of the first", 8, 16),
+        (mc.f16, 32, 1, 32, "columns of the second", 1, 16),
+        (mc.f32, 32, 32, 8, "inner", 8, 16),
+        (mc.i8, 32, 32, 16, "inner", 16, 32),
+        (mc.f8e5m2, 32, 32, 16, "inner", 16, 32),
+    ],
+    ids=str,
+)
+def test_products(dtype, m, n, k, what, extent, depth):
+    @mc.kernel
+    def kernel(a: dtype["M", "K"], b: dtype["K", "N"], c: mc.f32["M", "N"]):
+        x, y = mc.load(a, (0, 0), (m, k)), mc.load(b, (0, 0), (k, n))
+        mc.store(c, (0, 0), mc.dot(x, y).to(mc.f32))
+
+    least = depth if what == "inner" else 16
+    element = {"f8e5m2": "f8E5M2"}.get(dtype.name, dtype.name)
+    assert message(kernel) == (
+        f"error: mc.dot on sm90 multiplies at least 16x{depth} by {depth}x16 ({element} elements), "
+        f"but the {what} dimension is {extent}\n"
+        "mc.store(c, (0, 0), mc.dot(x, y).to(mc.f32))\n"
+        f"{'^' * len('mc.dot(x, y).to(mc.f32)')}\n"
+        f"help: use a tile of {least}: loads are padded with zeros; for a vector, multiply and mc.sum"
+    )
+
+
+PACKED_HELP = "help: start at a tile index or at an even offset such as 2 * j, and promise even rows: --shape N=%2"
+
+
+def test_packed_offset():
+    @mc.kernel
+    def kernel(x: mc.i4["N"], j: mc.i32):
+        mc.store(x, mc.zeros(32, mc.i4), offset=j)
+
+    assert message(kernel, multiples={"N": 2}) == (
+        "error: mc.store writes two 4-bit elements at a time on sm90, but the offset in dimension 0 is not known to be even\n"
+        "mc.store(x, mc.zeros(32, mc.i4), offset=j)\n"
+        "^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^\n" + PACKED_HELP
+    )
+
+
+@pytest.mark.parametrize(
+    "multiples, obstacle",
+    [({"N": 1}, "the stride of dimension 0 is not known to be even")],
+)
+def test_packed_rows(multiples, obstacle):
+    @mc.kernel
+    def kernel(x: mc.i4["M", "N"]):
+        mc.store(x, (0, 0), mc.zeros((2, 32), mc.i4))
+
+    assert message(kernel, multiples=multiples) == (
+        f"error: mc.store writes two 4-bit elements at a time on sm90, but {obstacle}\n"
+        "mc.store(x, (0, 0), mc.zeros((2, 32), mc.i4))\n"
+        "^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^\n" + PACKED_HELP
+    )
+
+
+def test_packed_size():
+    @mc.kernel
+    def kernel(x: mc.i4["N"]):
+        mc.store(x, 0, mc.zeros(32, mc.i4))
+
+    assert "the size of dimension 0 is not known to be even" in message(kernel)
+
+
+def test_packed_scatter():
+    @mc.kernel
+    def kernel(x: mc.i4["N"]):
+        mc.scatter(x, mc.iota(32), mc.zeros(32, mc.i4))
+
+    assert message(kernel) == (
+        "error: mc.scatter writes single elements, but on sm90 two 4-bit elements share a byte\n"
+        "mc.scatter(x, mc.iota(32), mc.zeros(32, mc.i4))\n"
+        "^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^\n"
+        "help: use mc.store with an even number of neighbours, or an array of i8"
+    )
+
+
+def test_span():
+    @mc.kernel
+    def kernel(x: mc.f32[64, 2**26], y: mc.f32[64]):
+        mc.store(y, 0, mc.load(x, (0, 0), (64, 1)).reshape(64))
+
+    assert message(kernel) == (
+        "error: a block's elements lie up to 4227858432 elements apart, but sm90 counts to 2147483647 within one\n"
+        "mc.store(y, 0, mc.load(x, (0, 0), (64, 1)).reshape(64))\n"
+        f"{'^' * len('mc.load(x, (0, 0), (64, 1)).reshape(64)')}\n"
+        "help: use a smaller tile in dimension 0, whose stride is 67108864"
+    )
