@@ -5,16 +5,15 @@ The same on disk (`-o DIR`, the cache) and in memory. docs/artifact-format.md de
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .errors import CacheError
+from .files import write_bytes_aside
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -32,46 +31,71 @@ class Artifact:
         return self.files[self.manifest["files"]["binary"]]
 
     def save(self, folder: Path) -> None:
-        """Writes the artifact as a folder, in one step: readers see the whole artifact or none.
+        """Writes the artifact into a folder, over an older one; raises CacheError.
 
-        An older artifact at the same place is replaced; a folder that holds anything else is refused (CacheError).
+        The manifest is written last and holds the other files' checksums: a reader takes the whole artifact or none,
+        whatever happens to this process or to others that write here.
         """
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
-                raise CacheError(f"the folder '{folder}' holds other files", "choose a new or empty folder for -o")
-            aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+            made = not folder.exists()
+            folder.mkdir(parents=True, exist_ok=True)
+            _remove_old(folder, {*self.files})
+            written = []
             try:
-                for name, contents in self.files.items():
-                    (aside / name).write_bytes(contents)
-                (aside / MANIFEST).write_text(json.dumps(self.manifest, indent=1) + "\n")
-                os.chmod(aside, 0o755)
-                self._into_place(aside, folder)
+                for name, contents in {**self.files, MANIFEST: self._manifest_text()}.items():
+                    write_bytes_aside(folder / name, contents)
+                    written.append(folder / name)
             except BaseException:
-                shutil.rmtree(aside, ignore_errors=True)
+                for file in written:
+                    file.unlink(missing_ok=True)
+                if made:
+                    folder.rmdir()
                 raise
         except OSError as error:
-            raise CacheError(f"the folder '{folder}' cannot be written: {error.strerror}", "choose a folder that can be written") from None
+            reason = f"the folder '{folder}' cannot be written: {error.strerror}"
+            raise CacheError(reason, "choose a folder that can be written") from None
 
-    @staticmethod
-    def _into_place(aside: Path, folder: Path) -> None:
-        if not folder.exists():
-            aside.rename(folder)
-            return
-        # A folder cannot be renamed over a full one: the old one steps aside first.
-        old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
-        folder.rename(old / folder.name)
-        aside.rename(folder)
-        shutil.rmtree(old)
+    def _manifest_text(self) -> bytes:
+        sums = {name: hashlib.sha256(contents).hexdigest() for name, contents in self.files.items()}
+        return (json.dumps({**self.manifest, "sha256": sums}, indent=1) + "\n").encode()
 
     @classmethod
     def load(cls, folder: Path) -> Artifact:
-        """Reads an artifact; raises CacheError where the folder holds none, or one of another format."""
+        """Reads an artifact; raises CacheError where the folder holds none, half of one, or one of another format."""
         try:
-            manifest = json.loads((folder / MANIFEST).read_text())
-            if manifest.get("format") != FORMAT:
-                raise CacheError(f"the artifact in '{folder}' has format {manifest.get('format')}, this version reads {FORMAT}", "compile it again")
+            manifest = json.loads((folder / MANIFEST).read_bytes())
+            if manifest["format"] != FORMAT:
+                raise CacheError(
+                    f"the artifact in '{folder}' has format {manifest['format']}, this version reads {FORMAT}",
+                    "compile it again",
+                )
             files = {name: (folder / name).read_bytes() for name in manifest["files"].values()}
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise CacheError(f"'{folder}' holds no complete artifact: {error}", "compile the kernel again with -o") from None
+            sums = manifest.pop("sha256")
+            damaged = [n for n, contents in files.items() if hashlib.sha256(contents).hexdigest() != sums[n]]
+        except OSError as error:
+            raise _incomplete(folder, error.strerror or "") from None
+        except (ValueError, KeyError, AttributeError, TypeError):
+            raise _incomplete(folder, f"{MANIFEST} is damaged") from None
+        if damaged:
+            raise _incomplete(folder, f"{damaged[0]} is damaged")
         return cls(manifest, files)
+
+
+def _incomplete(folder: Path, reason: str) -> CacheError:
+    return CacheError(f"'{folder}' holds no complete artifact: {reason}", "compile the kernel again with -o")
+
+
+def _remove_old(folder: Path, keep: set[str]) -> None:
+    """Removes an older artifact's manifest, and its files that the new one does not replace."""
+    manifest = folder / MANIFEST
+    if not manifest.exists():
+        return
+    try:
+        old = json.loads(manifest.read_bytes())
+        names = {*old["files"].values()} if old["kernel"] else set()
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise CacheError(f"'{manifest}' is not an artifact's", "choose another folder") from None
+    manifest.unlink()
+    for name in names - keep:
+        if (folder / name).parent == folder:
+            (folder / name).unlink(missing_ok=True)

@@ -1,13 +1,14 @@
 """Compiled kernels on disk, shared by processes: a folder an entry, in the form of `-o DIR`.
 
 The folder is MOSAIC_CACHE_DIR, or the user's cache folder. One process compiles a kernel while others that want the same
-wait for it; an entry appears in one step.
+wait for it; an entry counts once its manifest, written last, is there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +30,10 @@ def folder() -> Path:
 
 
 def _unusable(path: Path, error: OSError) -> CacheError:
-    return CacheError(f"the cache folder '{path}' cannot be used: {error.strerror}", "set MOSAIC_CACHE_DIR to a folder that can be written")
+    return CacheError(
+        f"the cache folder '{path}' cannot be used: {error.strerror}",
+        "set MOSAIC_CACHE_DIR to a folder that can be written",
+    )
 
 
 def key(*parts: str) -> str:
@@ -43,21 +47,29 @@ def key(*parts: str) -> str:
 def get_or_make(name: str, make: Callable[[], Artifact]) -> Artifact:
     """The cached artifact of that name, or a new one; of processes that ask at once, one makes it."""
     root = folder()
-    entry = root / name
-    if entry.exists():
-        try:
-            return Artifact.load(entry)
-        except CacheError:
-            pass  # damaged, by a full disk say: made again below
+    found = _load(root / name)
+    if found is not None:
+        return found
+    lock = filelock.FileLock(root / f"{name}.lock")
     try:
-        with filelock.FileLock(root / f"{name}.lock"):
-            if entry.exists():
-                try:
-                    return Artifact.load(entry)
-                except CacheError:
-                    pass
-            artifact = make()
-            artifact.save(entry)
-            return artifact
-    except (PermissionError, OSError) as error:
+        lock.acquire()
+    except OSError as error:
         raise _unusable(root, error) from None
+    try:
+        found = _load(root / name)
+        if found is not None:
+            return found
+        shutil.rmtree(root / name, ignore_errors=True)  # half of one, by a process that was killed
+        artifact = make()
+        artifact.save(root / name)
+        return artifact
+    finally:
+        lock.release()
+
+
+def _load(entry: Path) -> Artifact | None:
+    """The entry, or None where there is none, or a damaged one (by a full disk, say): it is made again."""
+    try:
+        return Artifact.load(entry) if entry.exists() else None
+    except CacheError:
+        return None

@@ -3,50 +3,88 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import os
 import shlex
 import sys
+import textwrap
 import traceback
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from . import __version__, passes, targets
-from .driver import Compilation, Outcome, compile_kernel, pipeline
-from .errors import MosaicError, TargetLimitError, UsageError
+from .driver import Compilation, Outcome, cached_artifact, choices, compile_kernel, first_that_fits, pipeline
+from .errors import ArgumentError, BackendError, CacheError, InternalError, MosaicError, UsageError
 from .kernel_file import choose, load_kernels
 from .language.dtypes import DTYPES
 from .language.kernel import Kernel
-from .language.specialization import Specialization
-from .stages import PassStage
-from .targets import Target
+from .language.specialization import OPTIONS, Specialization
+from .stages import PassStage, Stage
 
-MISTAKE, USAGE = 1, 2
+MISTAKE, USAGE, INTERRUPTED = 1, 2, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says mistakes in the form of all our messages."""
+
+    def error(self, message: str) -> NoReturn:
+        kind, _, rest = message.partition(": ")
+        if kind != "unrecognized arguments":
+            raise UsageError(message.replace("argument ", "", 1), "mosaic-compile --help shows the options")
+        first = rest.split(" ")[0]
+        if not first.startswith("-"):
+            raise UsageError(f"'{first}' is one file too many", "give one kernel file at a time")
+        close = difflib.get_close_matches(first.partition("=")[0], self._option_string_actions, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UsageError(f"there is no option '{first}'", f"{hint}mosaic-compile --help shows the options")
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
+    p = _Parser(
         prog="mosaic-compile",
+        usage="mosaic-compile FILE [--target T] [--kernel NAME] [-o DIR] [option …]",
         description="Compiles the kernels in a Python file for a GPU, with none present.",
-        epilog="Exit codes: 0; 1 for a mistake in the kernel file or a limit of the target; 2 for a mistake on the command line.",
+        epilog="Exit codes: 0; 1 for a mistake in the kernel file or a limit of the target; 2 for a mistake on the "
+        "command line or a folder that cannot be written.",
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
     )
-    p.add_argument("file", metavar="FILE", type=Path, nargs="?", help="a Python file with functions marked @mc.kernel")
-    p.add_argument("--target", metavar="T", help="the machine to compile for (--list-targets); without it, this machine's GPU")
+
+    def several(name: str, metavar: str, help: str, dest: str | None = None) -> None:
+        dest = dest or name.removeprefix("--").replace("-", "_")
+        p.add_argument(name, metavar=metavar, nargs="+", action="extend", default=[], dest=dest, help=help)
+
+    p.add_argument(
+        "file", metavar="FILE", type=Path, nargs="?", help="a Python file with functions marked @mc.kernel"
+    )
+    p.add_argument("--target", metavar="T", help="the machine to compile for; without it, this machine's GPU")
     p.add_argument("--kernel", metavar="NAME", help="this kernel only; without it, every kernel in the file")
-    p.add_argument("--set", metavar="NAME=VALUE", nargs="+", action="extend", default=[], help="constants, compiler options (num_warps=8) and element types (T=f16)")
-    p.add_argument("--shape", metavar="NAME=SIZE", nargs="+", action="extend", default=[], help="fix a dimension (M=4096), or promise a multiple (M=%%16)")
-    p.add_argument("--with", metavar="ARRAY", nargs="+", action="extend", default=[], dest="arrays", help="compile with these optional arrays")
+    several("--set", "NAME=VALUE", "constants, compiler options (num_warps=8) and element types (T=f16)")
+    several("--shape", "NAME=SIZE", "fix a dimension (M=4096), or promise a multiple (M=%%16)")
+    several("--with", "ARRAY", "compile with these optional arrays", "arrays")
     p.add_argument("--backend", metavar="B", choices=["triton"], help="the back end (triton)")
-    p.add_argument("-o", metavar="DIR", type=Path, dest="output", help="write the artifact: binary, assembly, manifest.json")
-    p.add_argument("--emit", metavar="STAGE", help="print a stage's result: tile, tt, ttir, ttgir, llvm, ptx, cubin, sass, or amdgcn, hsaco")
-    p.add_argument("--dump-ir", metavar="DIR", type=Path, help="write the IR after every pass, and an index.json")
-    p.add_argument("--override", metavar="STAGE=FILE", nargs="+", action="extend", default=[], help="take a stage's result from an edited file")
-    p.add_argument("--pass-option", metavar="PASS.OPTION=VALUE", nargs="+", action="extend", default=[], help="set an option of a pass (--list-passes)")
-    p.add_argument("--print-pipeline", action="store_true", help="print the stages and passes for the target, and stop")
+    p.add_argument(
+        "-o", metavar="DIR", type=Path, dest="output", help="write binary, assembly and manifest.json"
+    )
+    p.add_argument(
+        "--emit",
+        metavar="STAGE",
+        help="print a stage's result and stop there: tile, tt, ttir, ttgir, llvm, ptx, cubin, sass (AMD: amdgcn, hsaco)",
+    )
+    p.add_argument(
+        "--dump-ir", metavar="DIR", type=Path, help="write the IR after every pass, and an index.json"
+    )
+    several("--override", "STAGE=FILE", "take a stage's result from an edited file")
+    several("--pass-option", "PASS.OPTION=VALUE", "set an option of a pass (--list-passes)")
+    p.add_argument(
+        "--print-pipeline", action="store_true", help="print the target's stages and passes, and stop"
+    )
     p.add_argument("--list-targets", action="store_true", help="list the targets, and stop")
     p.add_argument("--list-passes", action="store_true", help="list the passes and their options, and stop")
     p.add_argument("--timing", action="store_true", help="print where the time goes")
@@ -57,99 +95,192 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    options = parser().parse_args(argv)
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    options = argparse.Namespace(kernel=None, debug="--debug" in argv)
     try:
-        return run(options, errors)
-    except UsageError as error:
-        return _report(error, options, argv, errors, USAGE)
-    except MosaicError as error:
-        return _report(error, options, argv, errors, MISTAKE)
-    except BrokenPipeError:  # the reader of --emit went away
-        sys.stderr.close()
+        parser().parse_args(argv, options)
+        run(options, errors)
+        sys.stdout.flush()
         return 0
+    except BrokenPipeError:  # the reader of --emit went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        errors.print("interrupted")
+        return INTERRUPTED
+    except MosaicError as error:
+        return _report(error, options, argv, errors)
+    except OSError as error:
+        file = f" ('{error.filename}')" if error.filename else ""
+        failed = UsageError(f"a file cannot be read or written: {error.strerror or error}{file}")
+        failed.__cause__ = error
+        return _report(failed, options, argv, errors)
+    except Exception as error:
+        fault = InternalError(
+            f"the compiler itself failed: {type(error).__name__}: {error}",
+            "please report this with the kernel; --debug shows where it happened",
+        )
+        fault.__cause__ = error
+        return _report(fault, options, argv, errors)
 
 
-def _report(error: MosaicError, options: argparse.Namespace, argv: list[str], errors: Console, code: int) -> int:
+def _report(error: MosaicError, options: argparse.Namespace, argv: list[str], errors: Console) -> int:
     if options.debug:
-        traceback.print_exception(error)
-    errors.print(error.render(), markup=False)
-    if code == MISTAKE:
-        errors.print(f"to repeat: {shlex.join(['mosaic-compile', *argv])}", markup=False)
-    return code
+        traceback.print_exception(error.__cause__ or error)
+    errors.print(error.render())
+    if isinstance(error, UsageError | ArgumentError | CacheError):
+        return USAGE
+    chosen = [] if options.kernel is None or "--kernel" in " ".join(argv) else ["--kernel", options.kernel]
+    errors.print(f"to repeat: {shlex.join(['mosaic-compile', *argv, *chosen])}")
+    return MISTAKE
 
 
-def run(options: argparse.Namespace, errors: Console) -> int:
+def run(options: argparse.Namespace, errors: Console) -> None:
     if options.list_targets:
         _print_targets()
-        return 0
+        return
     if options.list_passes:
         _print_passes()
-        return 0
+        return
+    _find_file(options)
     compilation = Compilation(
-        _target(options),
+        targets.choose(options.target),
         overrides={name: Path(value) for name, value in _assignments("--override", options.override).items()},
         pass_options=_pass_options(options.pass_option),
         dump=options.dump_ir,
         until=None if options.emit in (None, "sass") or options.output else options.emit,
     )
+    stages = pipeline(compilation)
     if options.print_pipeline:
-        _print_pipeline(compilation)
-        return 0
+        _print_pipeline(stages)
+        return
     if options.file is None:
         raise UsageError("no kernel file is given", "mosaic-compile kernel.py --target sm90")
-    _check_emit(options.emit, compilation)
+    settings = Settings(_settings(options.set), *_shapes(options.shape), frozenset(options.arrays))
     kernels = choose(load_kernels(options.file), options.kernel, options.file)
+    _check(options, compilation, kernels, settings)
     several = len(kernels) > 1
-    if several and compilation.overrides:
-        raise UsageError("--override replaces one kernel's IR, but the file has several kernels", f"name one: --kernel {next(iter(kernels))}")
-    with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=errors, transient=True, disable=not errors.is_terminal
-    ) as progress:
+    with _progress(errors) as progress:
         task = progress.add_task("", total=len(kernels))
-        for kernel in kernels.values():
-            progress.update(task, description=f"compiling {kernel.name} for {compilation.target.name}")
-            asked = compilation
-            if several and options.dump_ir:
-                asked = Compilation(**{**vars(compilation), "dump": options.dump_ir / kernel.name})
-            spec, outcome = _compile(kernel, asked, options, several)
-            folder = options.output / kernel.name if several and options.output else options.output
+        for name, kernel in kernels.items():
+            options.kernel = name if several else options.kernel  # for the command that repeats a failure
+            progress.update(task, description=f"compiling {name} for {compilation.target.name}")
+            dump = options.dump_ir / name if several and options.dump_ir else options.dump_ir
+            folder = options.output / name if several and options.output else options.output
+            asked = replace(compilation, dump=dump)
+            spec, outcome = _compile(kernel, asked, settings.of(kernel) if several else settings, options)
             if folder and outcome.artifact:
                 outcome.artifact.save(folder)
             progress.stop() if options.emit or options.timing else None
-            _print_outcome(kernel, spec, asked, outcome, folder, options, errors)
+            if options.emit:
+                if several:
+                    mark = ";" if options.emit in ("llvm", "amdgcn") else "//"
+                    print(f"{mark} {name} for {compilation.target.name}")
+                _emit(options.emit, asked, outcome)
+            else:
+                _print_artifact(name, spec, outcome, folder)
+            if dump:
+                errors.print(f"  the IR after each pass is in {dump}")
+            if options.timing:
+                _print_timings(outcome, errors)
+            sys.stdout.flush()
             progress.advance(task)
-    return 0
 
 
-def _compile(kernel: Kernel, compilation: Compilation, options: argparse.Namespace, several: bool) -> tuple[Specialization, Outcome]:
-    """Compiles with what the command line sets over the kernel's `tune` list.
-
-    Without settings, the first entry of `tune` that fits the target's shared memory is taken.
-    """
-    dims, multiples = _shapes(options.shape)
-    given = _settings(options.set)
-    if several:  # a setting for one kernel of a file does not concern the others
-        names = {c.name for c in kernel.signature.constants} | {v.name for v in kernel.signature.dtype_vars}
-        given = {k: v for k, v in given.items() if k in names or k in passes_options()}
-        dims = {k: v for k, v in dims.items() if k in kernel.signature.dims}
-        multiples = {k: v for k, v in multiples.items() if k in kernel.signature.dims}
-    arrays = frozenset(options.arrays)
-    candidates: list[dict[str, Any]] = [dict(c) for c in kernel.tune] or [{}]
-    for i, candidate in enumerate(candidates):
-        spec = kernel.specialize(dims=dims, multiples=multiples, arrays=arrays, tuned=candidate, **given)
-        try:
-            return spec, compile_kernel(kernel, spec, compilation)
-        except TargetLimitError:
-            if i + 1 == len(candidates) or given.keys() & {*candidate}:
-                raise
-    raise AssertionError("unreachable")
+@contextmanager
+def _progress(errors: Console) -> Iterator[Progress]:
+    """A line that says what is being compiled, on terminals; gone when it is done."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    if not errors.is_terminal:
+        yield Progress(*columns, disable=True)
+        return
+    # Back ends redirect the process's standard error while they run: progress has a way of its own.
+    with os.fdopen(os.dup(sys.stderr.fileno()), "w") as file:
+        with Progress(*columns, console=Console(file=file, force_terminal=True), transient=True) as progress:
+            yield progress
 
 
-def passes_options() -> frozenset[str]:
-    from .language.specialization import OPTIONS
+@dataclass(frozen=True)
+class Settings:
+    """What --set, --shape and --with say."""
 
-    return frozenset(OPTIONS)
+    given: Mapping[str, Any]
+    dims: Mapping[str, int]
+    multiples: Mapping[str, int]
+    arrays: frozenset[str]
+
+    def names(self) -> set[str]:
+        return {*self.given, *self.dims, *self.multiples, *self.arrays}
+
+    def of(self, kernel: Kernel) -> Settings:
+        """The part that concerns a kernel, where it stands in a file with others."""
+        known = _names_of(kernel)
+        given, dims, multiples = (
+            {k: v for k, v in part.items() if k in known} for part in (self.given, self.dims, self.multiples)
+        )
+        return Settings(given, dims, multiples, self.arrays & known)
+
+
+def _names_of(kernel: Kernel) -> set[str]:
+    """All that --set, --shape and --with may name."""
+    signature = kernel.signature
+    optional = {p.name for p in signature.arrays if p.spec.optional}
+    return (
+        {c.name for c in signature.constants}
+        | {v.name for v in signature.dtype_vars}
+        | {*signature.dims, *OPTIONS}
+        | optional
+    )
+
+
+def _compile(
+    kernel: Kernel, compilation: Compilation, settings: Settings, options: argparse.Namespace
+) -> tuple[Specialization, Outcome]:
+    """Compiles with what the command line sets over the kernel's `tune` list."""
+    specs = choices(
+        kernel, dims=settings.dims, multiples=settings.multiples, arrays=settings.arrays, **settings.given
+    )
+    if options.emit or options.timing or compilation.dump or compilation.overrides:
+        return first_that_fits(specs, lambda spec: compile_kernel(kernel, spec, compilation))
+    spec, artifact = first_that_fits(specs, lambda spec: cached_artifact(kernel, spec, compilation))
+    return spec, Outcome({}, artifact, ())
+
+
+def _check(
+    options: argparse.Namespace, compilation: Compilation, kernels: Mapping[str, Kernel], settings: Settings
+) -> None:
+    """What is wrong whatever the kernels say; raises UsageError."""
+    names = [s.name for s in pipeline(compilation)]
+    allowed = [*names, *(["sass"] if compilation.target.vendor == "cuda" else [])]
+    first = next(iter(kernels))
+    if options.emit is not None and options.emit not in allowed:
+        raise UsageError(
+            f"{compilation.target.name} has no stage '{options.emit}'",
+            f"its stages are: {', '.join(allowed)}",
+        )
+    if options.emit == names[-1] and len(kernels) > 1:
+        raise UsageError(
+            f"--emit {options.emit} takes one kernel, but the file has several", f"name one: --kernel {first}"
+        )
+    if options.emit == names[-1] and sys.stdout.isatty():
+        raise UsageError(
+            f"'{options.emit}' is binary", f"--emit {options.emit} > kernel.{options.emit}, or -o DIR"
+        )
+    if compilation.overrides and len(kernels) > 1:
+        raise UsageError(
+            "--override takes one kernel, but the file has several", f"name one: --kernel {first}"
+        )
+    if (
+        options.output
+        and options.dump_ir
+        and options.dump_ir.resolve().is_relative_to(options.output.resolve())
+    ):
+        raise UsageError("--dump-ir is inside the artifact's folder", "give --dump-ir a folder of its own")
+    known = set().union(*map(_names_of, kernels.values()))
+    for name in sorted(settings.names() - known if len(kernels) > 1 else ()):  # one kernel says it itself
+        raise UsageError(
+            f"no kernel in '{options.file}' has a '{name}'", f"there are: {', '.join(sorted(known))}"
+        )
 
 
 # Reading arguments.
@@ -190,7 +321,10 @@ def _shapes(items: list[str]) -> tuple[dict[str, int], dict[str, int]]:
     for name, text in _assignments("--shape", items).items():
         number = text.removeprefix("%")
         if not number.isdecimal():
-            raise UsageError(f"--shape {name} takes a size or %MULTIPLE, not '{text}'", f"--shape {name}=4096 or --shape {name}=%16")
+            raise UsageError(
+                f"--shape {name} takes a size or %MULTIPLE, not '{text}'",
+                f"--shape {name}=4096 or --shape {name}=%16",
+            )
         (multiples if text.startswith("%") else dims)[name] = int(number)
     return dims, multiples
 
@@ -200,47 +334,56 @@ def _pass_options(items: list[str]) -> dict[str, dict[str, str]]:
     for name, value in _assignments("--pass-option", items).items():
         pass_name, dot, option = name.rpartition(".")
         if not dot:
-            raise UsageError(f"--pass-option takes PASS.OPTION=VALUE, not '{name}={value}'", "--pass-option choose-memory-path.tma=false")
+            raise UsageError(
+                f"--pass-option takes PASS.OPTION=VALUE, not '{name}={value}'",
+                "--pass-option choose-memory-path.tma=false",
+            )
         result.setdefault(pass_name, {})[option] = value
     return result
 
 
-def _target(options: argparse.Namespace) -> Target:
-    if options.target is not None:
-        return targets.find(options.target)
-    found = targets.of_this_machine()
-    if found is None:
-        raise UsageError("this machine has no GPU that kernels can be compiled for", f"name a target: --target {' or '.join(targets.TARGETS)}")
-    return found
-
-
-def _check_emit(stage: str | None, compilation: Compilation) -> None:
-    names = [s.name for s in pipeline(compilation)]
-    allowed = [*names, *(["sass"] if compilation.target.vendor == "cuda" else [])]
-    if stage is not None and stage not in allowed:
-        raise UsageError(f"{compilation.target.name} has no stage '{stage}'", f"its stages are: {', '.join(allowed)}")
+def _find_file(options: argparse.Namespace) -> None:
+    """FILE behind an option that takes several values, as in --set BM=64 kernel.py, is not one of them."""
+    for items in (options.set, options.shape, options.override, options.pass_option, options.arrays):
+        if options.file is None and items and "=" not in items[-1] and items[-1].endswith(".py"):
+            options.file = Path(items.pop())
 
 
 # Printing.
 
 
-def _print_outcome(
-    kernel: Kernel, spec: Specialization, compilation: Compilation, outcome: Outcome, folder: Path | None, options: argparse.Namespace, errors: Console
-) -> None:
-    if options.emit:
-        _emit(options.emit, compilation, outcome)
-    elif outcome.artifact:
-        manifest = outcome.artifact.manifest
-        chosen = {**spec.constants, **{k: v for k, v in spec.options.items() if v is not None}}
-        settings = " ".join(f"{k}={v}" for k, v in chosen.items())
-        print(f"{kernel.name} for {compilation.target.name}: {settings}")
-        print(f"  grid ({', '.join(manifest['grid'])}), {manifest['threads']} threads, {manifest['shared_memory']} bytes of shared memory, {len(outcome.artifact.binary)} bytes of code")
-        if folder:
-            print(f"  written to {folder}")
-    if compilation.dump:
-        errors.print(f"  the IR after each pass is in {compilation.dump}", markup=False)
-    if options.timing:
-        _print_timings(outcome, errors)
+def _print_artifact(name: str, spec: Specialization, outcome: Outcome, folder: Path | None) -> None:
+    assert outcome.artifact is not None
+    manifest = outcome.artifact.manifest
+    chosen = {
+        **spec.dtypes,
+        **spec.dims,
+        **spec.constants,
+        **{k: v for k, v in spec.options.items() if v is not None},
+    }
+    settings = " ".join(f"{k}={v}" for k, v in chosen.items())
+    kind = Path(manifest["files"]["binary"]).suffix[1:]
+    print(f"{name} for {manifest['target']}{': ' if settings else ''}{settings}")
+    print(
+        f"  grid ({', '.join(map(_bare, manifest['grid']))}), {manifest['threads']} threads, "
+        f"{manifest['shared_memory']} bytes of shared memory, {kind} of {len(outcome.artifact.binary)} bytes"
+    )
+    if folder:
+        print(f"  written to {folder}")
+
+
+def _bare(expression: str) -> str:
+    """An expression without parentheses around the whole of it."""
+    depth = 0
+    for i, c in enumerate(expression):
+        depth += (c == "(") - (c == ")")
+        if depth == 0:
+            return (
+                expression[1:-1]
+                if i > 0 and i + 1 == len(expression) and expression[0] == "("
+                else expression
+            )
+    return expression
 
 
 def _emit(stage: str, compilation: Compilation, outcome: Outcome) -> None:
@@ -250,52 +393,64 @@ def _emit(stage: str, compilation: Compilation, outcome: Outcome) -> None:
         assert outcome.artifact is not None
         text = disassemble(outcome.artifact.binary, compilation.target)
         if text is None:
-            raise UsageError("there is no disassembler on this machine", "install triton, whose wheel has nvdisasm")
+            raise BackendError(
+                "nvdisasm cannot read the code", "Triton's wheel has the right one: install it again"
+            )
         sys.stdout.write(text)
         return
     result = outcome.results[stage]
     if isinstance(result, bytes):
-        if sys.stdout.isatty():
-            raise UsageError(f"'{stage}' is binary", f"send it to a file: --emit {stage} > kernel.{stage}, or use -o DIR")
+        sys.stdout.flush()
         sys.stdout.buffer.write(result)
     else:
         sys.stdout.write(result if result.endswith("\n") else result + "\n")
 
 
 def _print_timings(outcome: Outcome, errors: Console) -> None:
-    table = Table("stage", "step", "ms", box=None, pad_edge=False)
-    table.columns[2].justify = "right"
-    for stage, step, milliseconds in outcome.timings:
-        table.add_row(stage, step, f"{milliseconds:.1f}")
-    table.add_row("", "total", f"{sum(ms for _, _, ms in outcome.timings):.1f}")
-    errors.print(table)
+    rows = [(stage, step, f"{milliseconds:8.1f}") for stage, step, milliseconds in outcome.timings]
+    rows.append(("", "total", f"{sum(ms for _, _, ms in outcome.timings):8.1f}"))
+    errors.print(_table([("stage", "step", "      ms"), *rows]))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest entry."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows
+    )
 
 
 def _print_targets() -> None:
-    table = Table("target", "machine", "back end", "shared memory", box=None, pad_edge=False)
-    for target in targets.TARGETS.values():
-        table.add_row(target.name, target.description, target.backend, f"{target.shared_memory // 1024} KiB")
-    Console(highlight=False, width=100).print(table)
+    rows = [
+        (t.name, t.description, t.backend, f"{t.shared_memory // 1024} KiB") for t in targets.TARGETS.values()
+    ]
+    print(_table([("target", "machine", "back end", "shared memory"), *rows]))
+
+
+def _own_options(pass_: Any) -> list[tuple[str, Any]]:
+    return [(f.name, getattr(pass_, f.name)) for f in fields(pass_) if f.name not in ("name", "options")]
 
 
 def _print_passes() -> None:
-    table = Table("pass", "options", "what it does", box=None, pad_edge=False)
     for pass_ in passes.ALL:
-        summary = (sys.modules[pass_.__module__].__doc__ or "").strip().split("\n")[0]
+        summary = (sys.modules[pass_.__module__].__doc__ or "").strip().split("\n\n")[0]
         summary = summary.partition(": ")[2] or summary
-        own = [f"{f.name}={f.default!r}" for f in fields(pass_) if f.name != "name"]  # type: ignore[arg-type]
-        table.add_row(pass_.name, " ".join(own), summary)
-    console = Console(highlight=False, width=120)
-    console.print(table, markup=False)
-    console.print("\nPasses of MLIR run between them by their own names; --print-pipeline shows the order for a target.")
+        print(_with_options(pass_.name, _own_options(pass_)))
+        print(textwrap.fill(" ".join(summary.split()), 100, initial_indent="    ", subsequent_indent="    "))
+    print(
+        "\nPasses of MLIR run between them by their own names; --print-pipeline shows the order for a target."
+    )
 
 
-def _print_pipeline(compilation: Compilation) -> None:
-    for stage in pipeline(compilation):
+def _with_options(name: str, options: Sequence[tuple[str, Any]]) -> str:
+    return f"{name} ({', '.join(f'{k}={v!r}' for k, v in options)})" if options else name
+
+
+def _print_pipeline(stages: Sequence[Stage]) -> None:
+    for stage in stages:
         print(stage.name)
         if isinstance(stage, PassStage):
             for pass_ in stage.passes:
-                own = ", ".join(f"{f.name}={getattr(pass_, f.name)!r}" for f in fields(pass_) if f.name not in ("name", "options"))  # type: ignore[arg-type]
-                print(f"  {pass_.name}{f' ({own})' if own else ''}")
+                print(f"  {_with_options(pass_.name, _own_options(pass_))}")
         else:
-            print("  Triton's own passes")
+            print(f"  {stage.summary}")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import importlib.metadata
+import inspect
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 from . import cache, targets
 from .artifact import FORMAT, Artifact
 from .dump import Dump
-from .errors import BackendError, MosaicError, OverrideError, TargetLimitError, UsageError
+from .errors import MosaicError, OverrideError, TargetLimitError, UsageError
 from .frontend import trace
 from .language.kernel import Kernel
 from .language.specialization import Specialization
@@ -21,6 +24,8 @@ from .mlir import ir
 from .passes import Pass
 from .stages import PassStage, Session, Stage
 from .targets import Target
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,16 @@ def pipeline(compilation: Compilation) -> tuple[Stage, ...]:
     stages = targets.stages(compilation.target)
     known = {p.name for s in stages if isinstance(s, PassStage) for p in s.passes}
     for name in compilation.pass_options.keys() - known:
-        raise UsageError(f"no pass '{name}' runs for {compilation.target.name}", f"the passes are: {', '.join(sorted(known))}")
+        raise UsageError(
+            f"no pass '{name}' runs for {compilation.target.name}",
+            f"the passes are: {', '.join(sorted(known))}",
+        )
     names = [s.name for s in stages]
     for name in [*compilation.overrides, *([compilation.until] if compilation.until else [])]:
         if name not in names:
-            raise UsageError(f"{compilation.target.name} has no stage '{name}'", f"its stages are: {', '.join(names)}")
+            raise UsageError(
+                f"{compilation.target.name} has no stage '{name}'", f"its stages are: {', '.join(names)}"
+            )
     return tuple(
         replace(s, passes=tuple(_with_options(p, compilation.pass_options.get(p.name, {})) for p in s.passes))
         if isinstance(s, PassStage)
@@ -81,12 +91,17 @@ def _with_options(pass_: Pass, options: Mapping[str, str]) -> Pass:
 def _parse_option(pass_name: str, name: str, text: str, type_: type) -> Any:
     if type_ is bool:
         if text.lower() not in ("true", "false", "1", "0"):
-            raise UsageError(f"{pass_name}.{name} is true or false, not '{text}'", f"--pass-option {pass_name}.{name}=true")
+            raise UsageError(
+                f"{pass_name}.{name} is true or false, not '{text}'", f"--pass-option {pass_name}.{name}=true"
+            )
         return text.lower() in ("true", "1")
     try:
         return type_(text)
     except ValueError:
-        raise UsageError(f"{pass_name}.{name} takes a {type_.__name__}, not '{text}'", f"--pass-option {pass_name}.{name}=…") from None
+        raise UsageError(
+            f"{pass_name}.{name} takes a {type_.__name__}, not '{text}'",
+            f"--pass-option {pass_name}.{name}=…",
+        ) from None
 
 
 def compile_kernel(kernel: Kernel, spec: Specialization, compilation: Compilation) -> Outcome:
@@ -95,53 +110,90 @@ def compile_kernel(kernel: Kernel, spec: Specialization, compilation: Compilatio
     Raises a MosaicError for mistakes in the kernel, limits of the target and failures of a back end.
     """
     stages = pipeline(compilation)
-    target = compilation.target
-    start = perf_counter()
-    module = trace(kernel, spec)
-    recorder = Dump(compilation.dump, kernel.name, target.name) if compilation.dump is not None else None
-    session = Session(target, spec.options, recorder)
-    session.timings.append(("tile", "trace", (perf_counter() - start) * 1000))
-    if recorder is not None:
-        located = module.operation.get_asm(enable_debug_info=True)
-        recorder.record("tile", "trace", "mlir", module.operation.get_asm(), session.timings[-1][2], located)
-
-    results: dict[str, str | bytes] = {}
-    state: Any = module
-    signature: dict[str, Any] = {}
+    recorder = None
+    if compilation.dump is not None:
+        recorder = Dump(compilation.dump, _about(kernel, spec, compilation.target))
+    session = Session(compilation.target, spec.options, recorder)
     try:
-        for stage in stages:
-            if stage.name in compilation.overrides:
-                state = _override(stage, compilation.overrides[stage.name], session)
-                if recorder is not None:
-                    recorder.record(stage.name, f"{stage.name}-override", stage.extension, stage.write(state), 0.0)
-            else:
-                state = stage.run(state, session)
-            results[stage.name] = stage.write(state)
-            if isinstance(state, ir.Module):
-                signature = _function_description(state) or signature
-            if stage.name == compilation.until:
-                break
-        artifact = None
-        if len(results) == len(stages):
-            artifact = _artifact(kernel, spec, session, stages, results, signature, recorder)
-    except MosaicError:
-        if recorder is not None:
-            recorder.finish()  # what ran before the failure is what one wants to see
+        outcome = _run_stages(kernel, spec, stages, compilation, session)
+    except BaseException as error:
+        if recorder is not None:  # what ran before the failure is what one wants to see
+            recorder.finish(error.message if isinstance(error, MosaicError) else repr(error))
         raise
     if recorder is not None:
-        recorder.finish(dict(artifact.manifest) if artifact is not None else None)
+        recorder.finish(manifest=outcome.artifact.manifest if outcome.artifact is not None else None)
+    return outcome
+
+
+def _about(kernel: Kernel, spec: Specialization, target: Target) -> dict[str, Any]:
+    """What the manifest and a dump's index both say of a kernel."""
+    return {
+        "kernel": kernel.name,
+        "source": {"file": kernel.span.file, "line": kernel.span.line},
+        "target": target.name,
+        "constants": {
+            k: v if isinstance(v, int | float | str | None) else str(v) for k, v in spec.constants.items()
+        },
+        "options": dict(spec.options),
+        "dims": dict(spec.dims),
+    }
+
+
+def _run_stages(
+    kernel: Kernel,
+    spec: Specialization,
+    stages: tuple[Stage, ...],
+    compilation: Compilation,
+    session: Session,
+) -> Outcome:
+    with session.timed("tile", "trace"):
+        state: Any = trace(kernel, spec)
+    if session.recorder is not None:
+        milliseconds = session.timings[-1][2]
+        session.recorder.record(
+            "tile", "trace", "mlir", state.operation.get_asm(), milliseconds, _located(state)
+        )
+    results: dict[str, str | bytes] = {}
+    signature: dict[str, Any] = {}
+    for stage in stages:
+        if stage.name in compilation.overrides:
+            state = _override(stage, compilation.overrides[stage.name], state, session)
+        else:
+            state = stage.run(state, session)
+        results[stage.name] = stage.write(state)
+        if isinstance(state, ir.Module):
+            signature = _function_description(state) or signature
+        if stage.name == compilation.until:
+            break
+    artifact = (
+        _artifact(kernel, spec, session, stages, results, signature) if len(results) == len(stages) else None
+    )
     return Outcome(results, artifact, tuple(session.timings))
 
 
-def _override(stage: Stage, file: Path, session: Session) -> Any:
+def _override(stage: Stage, file: Path, state: Any, session: Session) -> Any:
+    """The edited file's state in place of the stage's result."""
+    if not isinstance(stage, PassStage):
+        stage.run(state, replace(session, recorder=None))  # for what the back end tells launchers
     try:
-        contents = file.read_bytes()
+        state = stage.read(file, session)
     except OSError as error:
-        raise UsageError(f"the file '{file}' for --override {stage.name} cannot be read: {error.strerror}", "give the path of an edited IR file") from None
-    try:
-        return stage.read(contents, str(file), session)
+        reason = f"the file '{file}' for --override {stage.name} cannot be read: {error.strerror}"
+        raise UsageError(reason, "give the path of an edited IR file") from None
     except UnicodeDecodeError:
-        raise OverrideError(f"'{file}' is not text", f"stage {stage.name} reads a .{stage.extension} file") from None
+        raise OverrideError(f"'{file}' is not text", f"give what --emit {stage.name} wrote, edited") from None
+    if session.recorder is not None:
+        text = stage.write(state)
+        extension = "mlir" if not isinstance(state, str | bytes) else stage.extension
+        session.recorder.record(stage.name, "override", extension, text, None, _located(state))
+    return state
+
+
+def _located(state: Any) -> str | None:
+    """A module of MLIR or Triton printed with its locations."""
+    if isinstance(state, ir.Module):
+        return state.operation.get_asm(enable_debug_info=True)
+    return None if isinstance(state, str | bytes) else str(state)
 
 
 def _function_description(module: ir.Module) -> dict[str, Any]:
@@ -164,7 +216,6 @@ def _artifact(
     stages: tuple[Stage, ...],
     results: Mapping[str, str | bytes],
     signature: Mapping[str, Any],
-    recorder: Dump | None,
 ) -> Artifact:
     from .backends.triton import disassemble
 
@@ -172,9 +223,9 @@ def _artifact(
     binary_stage, text_stage = stages[-1], stages[-2]
     binary = results[binary_stage.name]
     assert isinstance(binary, bytes)
-    if "shared" not in metadata:
-        raise BackendError(
-            f"an override behind '{stages[-3].name}' leaves out the sizes that a launcher needs", "override an earlier stage"
+    if not signature:
+        raise OverrideError(
+            "the function has lost its attribute mosaic.arguments", "keep the attributes of tt.func"
         )
     if metadata["shared"] > target.shared_memory:
         raise TargetLimitError(
@@ -182,16 +233,17 @@ def _artifact(
             "use smaller tiles or fewer stages: --set BM=64, --set num_stages=2",
             (kernel.span,),
         )
-    if recorder is not None and (sass := disassemble(binary, target)) is not None:
-        recorder.record(binary_stage.name, "sass", "sass", sass, 0.0)
-    names = {"binary": f"{kernel.name}.{binary_stage.extension}", "assembly": f"{kernel.name}.{text_stage.extension}"}
+    if session.recorder is not None and (sass := disassemble(binary, target)) is not None:
+        session.recorder.record("sass", "nvdisasm", "sass", sass, None)
+    names = {
+        "binary": f"{kernel.name}.{binary_stage.extension}",
+        "assembly": f"{kernel.name}.{text_stage.extension}",
+    }
     parameters = _parameters(kernel, spec, signature["parameters"], metadata)
     manifest = {
         "format": FORMAT,
-        "kernel": kernel.name,
-        "doc": (kernel.function.__doc__ or "").strip(),
-        "source": {"file": kernel.span.file, "line": kernel.span.line},
-        "target": target.name,
+        **_about(kernel, spec, target),
+        "doc": inspect.cleandoc(kernel.function.__doc__ or ""),
         "backend": target.backend,
         "entry": metadata["name"],
         "grid": signature["grid"],
@@ -199,30 +251,40 @@ def _artifact(
         "cluster": metadata.get("num_ctas", 1),
         "shared_memory": metadata["shared"],
         "scratch": {
-            kind: {"bytes_per_program": metadata.get(f"{kind}_scratch_size", 0), "align": metadata.get(f"{kind}_scratch_align", 1)}
+            kind: {
+                "bytes_per_program": metadata.get(f"{kind}_scratch_size", 0),
+                "align": metadata.get(f"{kind}_scratch_align", 1),
+            }
             for kind in ("global", "profile")
         },
         "parameters": parameters,
         "arrays": _arrays(kernel, spec, signature["access"]),
-        "constants": {k: v if isinstance(v, int | float | str | bool | None) else str(v) for k, v in spec.constants.items()},
-        "options": dict(spec.options),
-        "dims": dict(spec.dims),
         "files": names,
         "versions": versions(target),
     }
     assembly = results[text_stage.name]
-    files = {names["binary"]: binary, names["assembly"]: assembly.encode() if isinstance(assembly, str) else assembly}
+    files = {
+        names["binary"]: binary,
+        names["assembly"]: assembly.encode() if isinstance(assembly, str) else assembly,
+    }
     return Artifact(manifest, files)
 
 
-def _parameters(kernel: Kernel, spec: Specialization, described: list[dict[str, Any]], metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _parameters(
+    kernel: Kernel, spec: Specialization, described: list[dict[str, Any]], metadata: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """The compiled function's parameters in order; Triton adds two pointers to scratch memory behind our own."""
     descriptors = iter(metadata.get("tensordesc_meta") or [])
     result = []
     for parameter in described:
         if parameter["kind"] == "descriptor":
             extra = next(descriptors, None) or {}
-            parameter = parameter | {"swizzle": extra.get("swizzle"), "element_type": extra.get("elem_type"), "box": list(extra.get("block_size", parameter["box"])), "tile": parameter["box"]}
+            parameter = parameter | {
+                "swizzle": extra.get("swizzle"),
+                "element_type": extra.get("elem_type"),
+                "box": list(extra.get("block_size", parameter["box"])),
+                "tile": parameter["box"],
+            }
         result.append(parameter)
     return [*result, {"kind": "scratch", "name": "global"}, {"kind": "scratch", "name": "profile"}]
 
@@ -248,7 +310,11 @@ def _arrays(kernel: Kernel, spec: Specialization, access: Mapping[str, str]) -> 
 
 def versions(target: Target) -> dict[str, str]:
     """The versions of everything that decides the result."""
-    packages = {"mosaic-compile": "mosaic-compile", "torch-mlir": "torch-mlir", target.backend: target.backend}
+    packages = {
+        "mosaic-compile": "mosaic-compile",
+        "torch-mlir": "torch-mlir",
+        target.backend: target.backend,
+    }
     found = {}
     for name, package in packages.items():
         try:
@@ -258,16 +324,58 @@ def versions(target: Target) -> dict[str, str]:
     return found
 
 
-def cached_artifact(kernel: Kernel, spec: Specialization, target: Target) -> Artifact:
-    """The compiled kernel, from the cache if it was compiled before.
+def compile(
+    kernel: Kernel,
+    target: str | None = None,
+    *,
+    dims: Mapping[str, int] | None = None,
+    multiples: Mapping[str, int] | None = None,
+    arrays: Iterable[str] = (),
+    **given: Any,
+) -> Artifact:
+    """Compiles a kernel ahead of time, with no GPU present; the result comes from the cache where it can.
 
-    The key is the traced IR with its locations (so that constants, helpers and closures all count), the target's pipeline
-    and the versions.
+    target: a name that `mosaic-compile --list-targets` shows; without it, this machine's GPU.
+    dims: dimensions to fix. multiples: what others are multiples of. arrays: optional arrays to compile with.
+    given: constants, compiler options (num_warps …) and element types.
+
+        artifact = mc.compile(matmul, "sm90", dims={"K": 4096}, BM=64)
+        artifact.save(Path("matmul"))
     """
-    module = trace(kernel, spec)
-    text = module.operation.get_asm(enable_debug_info=True)
-    compilation = Compilation(target)
-    name = cache.key(text, repr(pipeline(compilation)), repr(target), json.dumps(versions(target)))
+    found = targets.choose(target)
+    specs = choices(kernel, dims=dims, multiples=multiples, arrays=arrays, **given)
+    return first_that_fits(specs, lambda spec: cached_artifact(kernel, spec, Compilation(found)))[1]
+
+
+def choices(kernel: Kernel, *, arrays: Iterable[str] = (), **settings: Any) -> list[Specialization]:
+    """What to try, best first: the entries of `tune`, unless the settings set what an entry does."""
+    entries = [entry for entry in kernel.tune if not entry.keys() & settings.keys()] or [kernel.defaults]
+    return [kernel.specialize(arrays=frozenset(arrays), tuned=entry, **settings) for entry in entries]
+
+
+def first_that_fits(
+    specs: Sequence[Specialization], compile_one: Callable[[Specialization], T]
+) -> tuple[Specialization, T]:
+    """The first of the specializations that keeps within the target's limits; raises the last one's error."""
+    for spec in specs[:-1]:
+        try:
+            return spec, compile_one(spec)
+        except TargetLimitError:
+            continue
+    return specs[-1], compile_one(specs[-1])
+
+
+def cached_artifact(kernel: Kernel, spec: Specialization, compilation: Compilation) -> Artifact:
+    """The compiled kernel, from the cache if it was compiled before; without dump, overrides or a last stage.
+
+    The key is all that decides the result: the traced IR with its locations (so that constants, helpers and closures
+    count), the target's pipeline with its options, the versions, the compiler's own text, and Triton's settings.
+    """
+    text = trace(kernel, spec).operation.get_asm(enable_debug_info=True)
+    target = compilation.target
+    about = json.dumps([_about(kernel, spec, target), kernel.function.__doc__, versions(target)], default=str)
+    settings = repr(sorted((k, v) for k, v in os.environ.items() if k.startswith(_BACKEND_SETTINGS)))
+    name = cache.key(text, repr(pipeline(compilation)), repr(target), about, _compiler_text(), settings)
 
     def make() -> Artifact:
         artifact = compile_kernel(kernel, spec, compilation).artifact
@@ -275,3 +383,19 @@ def cached_artifact(kernel: Kernel, spec: Specialization, target: Target) -> Art
         return artifact
 
     return cache.get_or_make(name, make)
+
+
+# Environment variables by which Triton and LLVM make other code.
+_BACKEND_SETTINGS = ("TRITON_", "LLVM_", "MLIR_", "DISABLE_", "NVPTX_", "AMDGCN_", "PTXAS_", "USE_IR_LOC")
+
+
+@functools.cache
+def _compiler_text() -> str:
+    """A digest of this package's source, so that a development install never takes an older compiler's results."""
+    from mosaic_compile import dialects, passes
+
+    digest = hashlib.sha256()
+    for package in (Path(__file__).parent, *(Path(p.__path__[0]) for p in (dialects, passes))):
+        for file in sorted(package.rglob("*.py")):
+            digest.update(f"{file.relative_to(package)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,139 +22,218 @@ INDEX = "index.json"
 
 @dataclass
 class Dump:
-    """Collects the IR after each pass of one kernel's compilation."""
+    """Collects the IR after each pass of one kernel's compilation. `about` describes the kernel in the index."""
 
     folder: Path
-    kernel: str
-    target: str
+    about: Mapping[str, Any]
     entries: list[dict[str, Any]] = field(default_factory=list)
     previous: str = ""
 
     def __post_init__(self) -> None:
         prepare_folder(self.folder)
+        self.finish("the compiler did not finish")  # what stays if the process is killed
 
     def record(
-        self, stage: str, name: str, extension: str, text: str | bytes, milliseconds: float, located: str | None = None
+        self,
+        stage: str,
+        name: str,
+        extension: str,
+        text: str | bytes,
+        milliseconds: float | None,
+        located: str | None = None,
     ) -> None:
         """Writes one file; `located` is the same IR printed with source locations, for the line map."""
-        file = f"{len(self.entries) + 1:02d}-{name}.{extension}"
-        entry: dict[str, Any] = {"file": file, "stage": stage, "pass": name, "milliseconds": round(milliseconds, 3)}
+        file = f"{len(self.entries) + 1:03d}-{name}.{extension}"
+        time = None if milliseconds is None else round(milliseconds, 3)
+        entry: dict[str, Any] = {"file": file, "stage": stage, "pass": name, "milliseconds": time}
         if isinstance(text, bytes):
             write_bytes_aside(self.folder / file, text)
-            entry |= {"changed": True, "bytes": len(text), "lines": []}
+            entry |= {"changed": True, "added": {}, "removed": {}, "lines": []}
         else:
+            text = text if text.endswith("\n") else text + "\n"
             write_text_aside(self.folder / file, text)
             before, after = Counter(operation_names(self.previous)), Counter(operation_names(text))
             entry |= {
                 "changed": text != self.previous,
                 "added": dict(sorted((after - before).items())),
                 "removed": dict(sorted((before - after).items())),
-                "lines": line_map(located if located is not None else text),
+                "lines": line_map(located if located is not None else text, extension),
             }
             self.previous = text
         self.entries.append(entry)
 
-    def finish(self, manifest: dict[str, Any] | None = None) -> None:
-        index = {"format": FORMAT, "kernel": self.kernel, "target": self.target, "passes": self.entries}
-        if manifest is not None:
-            index["manifest"] = manifest
+    def finish(self, error: str | None = None, manifest: Mapping[str, Any] | None = None) -> None:
+        """Writes the index. error: the message where the compilation failed."""
+        index = {"format": FORMAT, **self.about, "error": error, "passes": self.entries, "manifest": manifest}
         write_text_aside(self.folder / INDEX, json.dumps(index, indent=1) + "\n")
 
 
 def prepare_folder(folder: Path) -> None:
     """Makes the folder, and removes an older dump's files from it."""
+    index = folder / INDEX
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if index.exists():
+            if not _is_index(index):
+                raise UsageError(f"'{index}' is not a dump's index", "choose another folder for --dump-ir")
+            for file in folder.iterdir():
+                if _DUMPED.match(file.name):
+                    file.unlink()
+            index.unlink()
     except OSError as error:
-        raise CacheError(f"the folder '{folder}' cannot be made: {error.strerror}", "choose a folder that can be written") from None
-    index = folder / INDEX
-    if index.exists():
-        try:
-            old = json.loads(index.read_text())["passes"]
-            files = [folder / entry["file"] for entry in old]
-        except (ValueError, KeyError, TypeError):
-            raise UsageError(f"'{index}' is not a dump's index", "choose another folder for --dump-ir") from None
-        index.unlink()
-        for file in files:
-            if file.parent == folder:
-                file.unlink(missing_ok=True)
+        reason = f"the folder '{folder}' cannot be written: {error.strerror}"
+        raise CacheError(reason, "choose a folder that can be written") from None
 
 
-_OPERATION = re.compile(r'(?:^|= )\s*"?((?:[a-z_]+\.)+[a-z_0-9.]+)"?[ (<]', re.MULTILINE)
+_DUMPED = re.compile(r"\d{3,}-")
+
+
+def _is_index(file: Path) -> bool:
+    try:
+        index = json.loads(file.read_bytes())
+        return isinstance(index, dict) and {"format", "kernel", "passes"} <= index.keys()
+    except ValueError:
+        return False
+
+
+_OPERATION = re.compile(r'(?:^|= )\s*"?((?:[a-z_][a-z_0-9]*\.)+[a-z_0-9]+)"?(?=[\s(<{]|$)', re.MULTILINE)
 
 
 def operation_names(text: str) -> list[str]:
     """The operations in printed MLIR; empty for other text."""
-    return _OPERATION.findall(text) if "module" in text[:200] else []
+    return _OPERATION.findall(text) if _MODULE.search(text) else []
+
+
+_MODULE = re.compile(r"^module\b", re.MULTILINE)
+_STRING = r'"(?:[^"\\]|\\.)*"'
+_NESTED = rf'(?:[^()"]|{_STRING})*'
+for _ in range(4):  # loc(callsite("f"("file":1:2) at "g"(#loc3)))
+    _NESTED = rf'(?:[^()"]|{_STRING}|\({_NESTED}\))*'
+_LOCATION = re.compile(rf" loc\({_NESTED}\)")
+
+
+def without_locations(text: str) -> str:
+    """Printed MLIR without loc(…) and the lines that define their aliases."""
+    return _LOCATION.sub("", re.sub(r"^#loc.*\n?", "", text, flags=re.MULTILINE))
+
+
+LineMap = list[list[Any]]  # [line of the file, source file, source line, source column]
+
+
+def line_map(text: str, extension: str) -> LineMap:
+    """The place in the kernel of each line that has one.
+
+    Lines count from 1, in the file as it was written. Columns count from 1, and are 0 where only the line is known.
+    """
+    readers = {
+        "mlir": _mlir_lines,
+        "llir": _llvm_lines,
+        "ptx": _assembly_lines,
+        "amdgcn": _assembly_lines,
+        "sass": _sass_lines,
+    }
+    return readers[extension](text) if extension in readers else []
 
 
 _LOCATION_ALIAS = re.compile(r"^#(loc\d*) = loc\((.*)\)$", re.MULTILINE)
 _FILE_LOCATION = re.compile(r'"([^"]+)":(\d+):(\d+)')
-_TRAILING_LOCATION = re.compile(r"loc\((.*)\)$")
-_PTX_FILE = re.compile(r'^\s*\.file\s+(\d+)\s+"([^"]+)"(?:\s|$)', re.MULTILINE)
-_PTX_LOCATION = re.compile(r"^\s*\.loc\s+(\d+)\s+(\d+)\s+(\d+)")
-_SASS_LOCATION = re.compile(r'^\s*//## File "([^"]+)", line (\d+)')
 
 
-def line_map(text: str) -> list[list[Any]]:
-    """[line of the IR, source file, source line, source column] for each line that has a place in the kernel.
-
-    Lines count from 1, in the file as it was written. Understands MLIR's loc(…), PTX's .loc and nvdisasm's comments.
-    """
-    if "loc(" in text:
-        return _mlir_line_map(text)
-    if _PTX_FILE.search(text):
-        return _ptx_line_map(text)
-    return _sass_line_map(text)
-
-
-def _mlir_line_map(text: str) -> list[list[Any]]:
+def _mlir_lines(text: str) -> LineMap:
+    """From MLIR printed with locations; lines are counted as `without_locations` leaves them."""
     aliases = dict(_LOCATION_ALIAS.findall(text))
 
     def resolve(location: str, depth: int = 0) -> tuple[str, int, int] | None:
         found = _FILE_LOCATION.search(location)
         if found:
             return found[1], int(found[2]), int(found[3])
-        # callsite(#loc4 at #loc2), fused, "name"(#loc3): the innermost place stands first.
+        # callsite(#loc4 at #loc2), fused[…], "name"(#loc3): the innermost place stands first.
         for name in re.findall(r"#(loc\d*)", location):
             place = resolve(aliases.get(name, ""), depth + 1) if depth < 16 else None
             if place:
                 return place
         return None
 
-    result: list[list[Any]] = []
-    number = 0
-    for line in text.split("\n"):
-        if line.startswith("#loc"):
+    result: dict[int, tuple[str, int, int]] = {}
+    opened: list[
+        int
+    ] = []  # the lines of operations whose regions are open: their place follows the closing brace
+    lines = [line for line in text.split("\n") if not line.startswith("#loc")]
+    for number, line in enumerate(lines, 1):
+        closes = line.lstrip().startswith("}")
+        opener = opened.pop() if closes and opened else number
+        if _LOCATION.sub("", line).rstrip().endswith("{"):
+            opened.append(opener)
+        start = line.rfind(" loc(")
+        if start < 0 or not line.endswith(")"):
             continue
-        number += 1
-        found = _TRAILING_LOCATION.search(line)
-        place = resolve(found[1]) if found else None
+        place = resolve(line[start:])
         if place:
-            result.append([number, *place])
+            result[number] = place
+            result.setdefault(opener, place)
+    return [[number, *result[number]] for number in sorted(result)]
+
+
+_LLVM_LOCATION = re.compile(
+    r"^!(\d+) = (?:distinct )?!DILocation\(line: (\d+)(?:, column: (\d+))?, scope: !(\d+)", re.MULTILINE
+)
+_LLVM_SCOPE = re.compile(
+    r"^!(\d+) = (?:distinct )?!DI(?:Subprogram|LexicalBlock|LexicalBlockFile)\(.*?\bfile: !(\d+)",
+    re.MULTILINE,
+)
+_LLVM_FILE = re.compile(
+    r'^!(\d+) = (?:distinct )?!DIFile\(filename: "([^"]*)", directory: "([^"]*)"', re.MULTILINE
+)
+
+
+def _llvm_lines(text: str) -> LineMap:
+    files = {i: f"{folder}/{name}" if folder else name for i, name, folder in _LLVM_FILE.findall(text)}
+    scopes = {i: files.get(file, "") for i, file in _LLVM_SCOPE.findall(text)}
+    places = {
+        i: [scopes.get(scope, ""), int(line), int(column or 0)]
+        for i, line, column, scope in _LLVM_LOCATION.findall(text)
+    }
+    result: LineMap = []
+    for number, line in enumerate(text.split("\n"), 1):
+        found = re.search(r"!dbg !(\d+)", line)
+        if found and found[1] in places and places[found[1]][1]:
+            result.append([number, *places[found[1]]])
     return result
 
 
-def _ptx_line_map(text: str) -> list[list[Any]]:
-    files = dict(_PTX_FILE.findall(text))
-    result: list[list[Any]] = []
+_ASSEMBLY_FILE = re.compile(r'^\s*\.file\s+(\d+)\s+"([^"]+)"(?:\s+"([^"]+)")?', re.MULTILINE)
+_ASSEMBLY_LOCATION = re.compile(r"^\s*\.loc\s+(\d+)\s+(\d+)\s+(\d+)")
+_INSTRUCTION = re.compile(r"^\s+[@a-z]")
+
+
+def _assembly_lines(text: str) -> LineMap:
+    """From the .loc lines of PTX and of AMD's assembly."""
+    files = {i: f"{first}/{second}" if second else first for i, first, second in _ASSEMBLY_FILE.findall(text)}
+    result: LineMap = []
     current: list[Any] | None = None
     for number, line in enumerate(text.split("\n"), 1):
-        found = _PTX_LOCATION.match(line)
+        found = _ASSEMBLY_LOCATION.match(line)
         if found:
-            current = [files.get(found[1], found[1]), int(found[2]), int(found[3])]
-        elif current is not None and line.endswith(";"):
+            known = int(found[2]) > 0
+            current = [files.get(found[1], found[1]), int(found[2]), int(found[3])] if known else None
+        elif current is not None and _INSTRUCTION.match(line):
             result.append([number, *current])
     return result
 
 
-def _sass_line_map(text: str) -> list[list[Any]]:
-    result: list[list[Any]] = []
+_SASS_LOCATION = re.compile(r'^\s*//## File "([^"]+)", line (\d+)')
+
+
+def _sass_lines(text: str) -> LineMap:
+    """From nvdisasm's comments; of a place inlined into another, the innermost."""
+    result: LineMap = []
     current: list[Any] | None = None
+    follows = False
     for number, line in enumerate(text.split("\n"), 1):
         found = _SASS_LOCATION.match(line)
-        if found:
+        if found and not follows:
             current = [found[1], int(found[2]), 0]
-        elif current is not None and line.rstrip().endswith(";"):
+        elif not found and current is not None and line.rstrip().endswith(";"):
             result.append([number, *current])
+        follows = found is not None
     return result

@@ -22,7 +22,9 @@ def write_bytes_aside(path: Path, contents: bytes) -> None:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise CacheError(f"'{path}' cannot be written: {error.strerror}", "choose a folder that can be written") from None
+        raise CacheError(
+            f"'{path}' cannot be written: {error.strerror}", "choose a folder that can be written"
+        ) from None
 
 
 def write_text_aside(path: Path, text: str) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
+import difflib
+import io
+import linecache
 import sys
+import tokenize
 import traceback
+import types
 from pathlib import Path
 
 from .errors import KernelFileError, MosaicError, NoKernelError, Span, UsageError
@@ -13,52 +18,112 @@ from .language.kernel import Kernel
 
 
 def load_kernels(path: Path) -> dict[str, Kernel]:
-    """The kernels defined in a file, in order; raises UsageError, KernelFileError or NoKernelError."""
+    """The kernels defined in a file, in order; raises UsageError, KernelFileError or NoKernelError.
+
+    A kernel goes by the name of its variable, which for one made by a function is not that of its `def`.
+    """
     if not path.exists():
         raise UsageError(f"there is no file '{path}'", "give the path of a Python file with kernels")
     if path.is_dir():
         raise UsageError(f"'{path}' is a folder", "give the path of a Python file with kernels")
-    module_name = f"mosaic_kernel_file_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"'{path}' is not a Python file", "kernels live in files that end in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # so that pickling and dataclasses in the file work
-    sys.path.insert(0, str(path.resolve().parent))
+    code = _compiled(path)
+    name = f"mosaic_kernel_file_{path.stem}"
+    module = types.ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module  # so that pickling and dataclasses in the file work
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)  # as `python FILE` does: a file may import its neighbours
     try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        file = display_path(error.filename or str(path))
-        line, column = error.lineno or 1, (error.offset or 1) - 1
-        end = (error.end_offset or column + 2) - 1
-        raise KernelFileError(f"{error.msg}", "correct the Python syntax", (Span(file, line, column, line, max(end, column + 1)),)) from None
-    except (UnicodeDecodeError, ValueError) as error:
-        raise KernelFileError(f"'{path}' is not Python text: {error}", "kernels live in text files that end in .py") from None
+        exec(code, vars(module))
     except MosaicError:
         raise
-    except Exception as error:
-        raise KernelFileError(f"{type(error).__name__}: {error}", "this happened while the file was imported", _frames(error, path)) from None
+    except (Exception, SystemExit) as error:
+        text = f": {error}" if str(error) else ""
+        reason = f"{type(error).__name__}{text}"
+        help = "this happened while the file was imported; guard code that is not for import by if __name__ == '__main__'"
+        raise KernelFileError(
+            reason, help if isinstance(error, SystemExit) else help.partition(";")[0], _frames(error, path)
+        ) from None
     finally:
-        sys.path.pop(0)
-    kernels = {k.name: k for k in vars(module).values() if isinstance(k, Kernel) and k.function.__module__ == module_name}
+        with contextlib.suppress(ValueError):
+            sys.path.remove(folder)
+    kernels: dict[str, Kernel] = {}
+    for variable, value in vars(module).items():
+        if isinstance(value, Kernel) and value.function.__module__ == name and value not in kernels.values():
+            kernels[variable] = value
     if not kernels:
         raise NoKernelError(f"'{path}' has no kernels", "mark a function with @mc.kernel(grid=…)")
     return kernels
 
 
-def _frames(error: Exception, path: Path) -> tuple[Span, ...]:
+def _compiled(path: Path) -> types.CodeType:
+    """The file's code; raises UsageError where it cannot be read, KernelFileError where it is not Python."""
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"the file '{path}' cannot be read: {error.strerror}",
+            "give the path of a Python file with kernels",
+        ) from None
+    try:
+        return compile(source, str(path), "exec", dont_inherit=True)
+    except SyntaxError as error:
+        if error.lineno is None or _is_not_text(source):  # an encoding that is not what the file says
+            raise KernelFileError(
+                f"'{path}' is not Python text: {error.msg}", "save the file as UTF-8"
+            ) from None
+        file = display_path(error.filename or str(path))
+        raise KernelFileError(f"{error.msg}", "correct the Python syntax", (_place(error, file),)) from None
+    except ValueError as error:  # null bytes, before Python 3.12
+        raise KernelFileError(f"'{path}' is not Python text: {error}", "save the file as UTF-8") from None
+
+
+def _is_not_text(source: bytes) -> bool:
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(source).readline)
+        source.decode(encoding)
+    except (SyntaxError, UnicodeDecodeError):
+        return True
+    return b"\0" in source
+
+
+def _place(error: SyntaxError, file: str) -> Span:
+    """Where a syntax error stands; Python counts its columns in characters, from 1."""
+    line = error.lineno or 1
+    text = linecache.getline(error.filename or "", line)
+
+    def column(offset: int) -> int:
+        return len(text[: max(0, offset - 1)].encode())
+
+    start = column(error.offset or 1)
+    one_line = error.end_lineno in (None, line) and error.end_offset not in (None, 0)
+    end = column(error.end_offset) if one_line and error.end_offset else len(text.rstrip().encode())
+    return Span(file, line, start, line, max(end, start + 1))
+
+
+def _frames(error: BaseException, path: Path) -> tuple[Span, ...]:
     """The last line of the kernel file that led to an exception."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if Path(frame.filename).resolve() == path.resolve() and frame.lineno:
             column = frame.colno or 0
-            return (Span(display_path(frame.filename), frame.lineno, column, frame.end_lineno or frame.lineno, frame.end_colno or column + 1),)
+            return (
+                Span(
+                    display_path(frame.filename),
+                    frame.lineno,
+                    column,
+                    frame.end_lineno or frame.lineno,
+                    frame.end_colno or column + 1,
+                ),
+            )
     return ()
 
 
 def choose(kernels: dict[str, Kernel], name: str | None, path: Path) -> dict[str, Kernel]:
-    """All kernels, or the one of that name."""
+    """All kernels, or the one of that name; raises UsageError."""
     if name is None:
         return kernels
     if name not in kernels:
-        raise NoKernelError(f"'{path}' has no kernel '{name}'", f"its kernels are: {', '.join(kernels)}")
+        close = difflib.get_close_matches(name, kernels, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UsageError(f"'{path}' has no kernel '{name}'", f"{hint}its kernels are: {', '.join(kernels)}")
     return {name: kernels[name]}

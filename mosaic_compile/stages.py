@@ -5,9 +5,10 @@ The list is the only place that knows the order. Dumping, timing and overriding 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -18,9 +19,17 @@ from .targets import Target
 
 
 class Recorder(Protocol):
-    """Where a dump goes: called after every pass."""
+    """Where a dump goes: called after every pass. `located` is the text with source locations, if that differs."""
 
-    def record(self, stage: str, name: str, extension: str, text: str | bytes, milliseconds: float, located: str | None = None) -> None: ...
+    def record(
+        self,
+        stage: str,
+        name: str,
+        extension: str,
+        text: str | bytes,
+        milliseconds: float | None,
+        located: str | None = None,
+    ) -> None: ...
 
 
 @dataclass
@@ -52,14 +61,18 @@ class Stage(Protocol):
     @property
     def extension(self) -> str: ...
 
+    @property
+    def summary(self) -> str:
+        """What happens inside, in a few words."""
+
     def run(self, state: Any, session: Session) -> Any:
         """The next state; raises MosaicError."""
 
     def write(self, state: Any) -> str | bytes:
         """The state as a file's contents."""
 
-    def read(self, contents: bytes, file: str, session: Session) -> Any:
-        """The state that a file holds; raises OverrideError."""
+    def read(self, file: Path, session: Session) -> Any:
+        """The state that a file holds; raises OverrideError, OSError or UnicodeDecodeError."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,10 @@ class PassStage:
     name: str
     passes: tuple[Pass, ...]
     extension: str = "mlir"
-    read_module: Callable[[bytes, str], ir.Module] | None = None
+
+    @property
+    def summary(self) -> str:
+        return ", ".join(p.name for p in self.passes)
 
     def run(self, state: ir.Module, session: Session) -> ir.Module:
         for pass_ in self.passes:
@@ -77,29 +93,41 @@ class PassStage:
                 pass_.run(state)
             if session.recorder is not None:
                 located = state.operation.get_asm(enable_debug_info=True)
-                session.recorder.record(self.name, pass_.name, self.extension, self.write(state), session.timings[-1][2], located)
+                milliseconds = session.timings[-1][2]
+                session.recorder.record(
+                    self.name, pass_.name, self.extension, self.write(state), milliseconds, located
+                )
         return state
 
     def write(self, state: ir.Module) -> str:
         return state.operation.get_asm()
 
-    def read(self, contents: bytes, file: str, session: Session) -> ir.Module:
-        return parse_module(contents.decode(), file)
+    def read(self, file: Path, session: Session) -> ir.Module:
+        file.read_bytes().decode()  # MLIR's parser does not say that a file is no text
+        return parse_module(file)
 
 
-def parse_module(text: str, file: str) -> ir.Module:
-    """A module of our dialects from text; raises OverrideError with the place in the file."""
+def parse_module(file: Path) -> ir.Module:
+    """A module of our dialects from a file, whose lines become its locations; raises OverrideError with the place."""
     from mosaic_compile.errors import OverrideError
 
     from .mlir import new_context
 
     try:
         with new_context():
-            module = ir.Module.parse(text)
+            module = ir.Module.parseFile(str(file))
             module.operation.verify()
             return module
     except ir.MLIRError as error:
-        first = error.error_diagnostics[0]
-        place = first.location
-        line = f"{file}:{place.start_line}:{place.start_col}" if hasattr(place, "start_line") else file
-        raise OverrideError(f"{line}: {first.message}", "correct the file, or start from one that --dump-ir or --emit wrote") from None
+        place, message = _first_diagnostic(error, file)
+        raise OverrideError(
+            f"{place}: {message}", "correct the file, or start from one that --dump-ir or --emit wrote"
+        ) from None
+
+
+def _first_diagnostic(error: ir.MLIRError, file: Path) -> tuple[str, str]:
+    first = error.error_diagnostics[0]
+    place = first.location
+    return (
+        f"{file}:{place.start_line}:{place.start_col}" if hasattr(place, "start_line") else str(file)
+    ), first.message

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from .errors import UnknownTargetError
+from .errors import UnknownTargetError, UsageError
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,30 @@ def stages(target: Target) -> tuple[Any, ...]:
     return {"triton": triton.stages}[target.backend](target)
 
 
-def of_this_machine() -> Target | None:
-    """The target of this machine's first GPU, or None where there is none that we compile for."""
+def choose(name: str | None) -> Target:
+    """The target of that name, or the best one for this machine; raises UsageError."""
+    if name is not None:
+        return find(name)
+    here = gpu_of_this_machine()
+    if here in TARGETS:
+        return TARGETS[here]
+    gpu = "no GPU" if here is None else f"a GPU ({here}) that is not among the targets"
+    raise UsageError(f"this machine has {gpu}", f"name a target to compile for: {', '.join(TARGETS)}")
+
+
+def gpu_of_this_machine() -> str | None:
+    """The name of this machine's first GPU, sm90 or gfx942 say; None where there is none."""
     from .runtime.cuda import compute_capability
 
     capability = compute_capability()
-    return None if capability is None else TARGETS.get(f"sm{capability[0]}{capability[1]}")
+    return _amd_gpu() if capability is None else f"sm{capability[0]}{capability[1]}"
+
+
+def _amd_gpu(nodes: Path = Path("/sys/class/kfd/kfd/topology/nodes")) -> str | None:
+    """The first GPU that the kernel's amdgpu driver lists: its version 90402 is gfx942, 90010 is gfx90a."""
+    for file in sorted(nodes.glob("*/properties")):
+        found = re.search(r"^gfx_target_version (\d+)$", file.read_text(), re.MULTILINE)
+        if found and int(found[1]):  # 0 for CPUs
+            version = int(found[1])
+            return f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}"
+    return None

@@ -6,16 +6,19 @@ Triton compiles for every GPU without one being present. Its stages are run here
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from mosaic_compile.dump import without_locations
 from mosaic_compile.errors import BackendError, OverrideError, TargetLimitError
 from mosaic_compile.mlir import ir
 from mosaic_compile.passes import (
@@ -50,48 +53,72 @@ def stages(target: Target) -> tuple[Any, ...]:
             ChooseMemoryPath(tma=target.tma),  # needs the facts of propagate-divisibility
         ),
     )
-    tt = PassStage("tt", (TileToTT(vendor=target.vendor, fp8_e4m3=target.fp8_e4m3), Upstream("canonicalize"), Upstream("cse")))
+    to_tt = TileToTT(vendor=target.vendor, fp8_e4m3=target.fp8_e4m3, splits_tiles=target.arch == 90)
+    tt = PassStage("tt", (to_tt, Upstream("canonicalize"), Upstream("cse")))
     if target.vendor == "cuda":
-        own = (("ttir", "ttir"), ("ttgir", "ttgir"), ("llvm", "llir"), ("ptx", "ptx"), ("cubin", "cubin"))
+        machine = (TritonStage("ptx", "ptx", "llvm-to-ptx"), TritonStage("cubin", "cubin", "ptxas"))
     else:
-        own = (("ttir", "ttir"), ("ttgir", "ttgir"), ("llvm", "llir"), ("amdgcn", "amdgcn"), ("hsaco", "hsaco"))
-    return (tile, tt, *(TritonStage(name, extension) for name, extension in own))
+        machine = (TritonStage("amdgcn", "amdgcn", "llvm-to-amdgcn"), TritonStage("hsaco", "hsaco", "assemble"))
+    own = (TritonStage("ttir", "ttir"), TritonStage("ttgir", "ttgir"), TritonStage("llvm", "llir", "mlir-to-llvm"))
+    return (tile, tt, *own, *machine)
 
 
 @dataclass(frozen=True)
 class TritonStage:
-    """One of Triton's stages; `extension` is Triton's name for it."""
+    """One of Triton's stages; `extension` is Triton's name for it.
+
+    `step` names what leaves MLIR behind; without it, the stage consists of Triton's passes alone.
+    """
 
     name: str
     extension: str
+    step: str | None = None
+
+    @property
+    def summary(self) -> str:
+        if self.step is None:
+            return "Triton's own passes"
+        return f"Triton's own passes, {self.step}" if self.name == "llvm" else self.step
 
     def run(self, state: Any, session: Session) -> Any:
-        compiler = session.tools.get("triton")
-        if compiler is None:
-            with session.timed(self.name, "import triton"):
-                compiler = session.tools["triton"] = TritonCompiler(session)
+        compiler = _compiler(self.name, session)
+        record = session.recorder.record if session.recorder is not None else None
         if isinstance(state, ir.Module):
             with session.timed(self.name, "parse"):
                 state = compiler.parse(state)
-        with session.timed(self.name, self.name):
-            result, passes = compiler.run(self, state, session)
-        if session.recorder is not None:
-            for name, text in passes:
-                session.recorder.record(self.name, name, self.extension, text, 0.0)
-            session.recorder.record(self.name, self.name, self.extension, self.write(result), session.timings[-1][2])
+            if record is not None:
+                text, located = state.str_nodebug(), str(state)
+                record(self.name, "parse", "mlir", text, session.timings[-1][2], located)
+
+        def record_pass(name: str, located: str) -> None:
+            assert record is not None
+            record(self.name, name, "mlir", without_locations(located), None, located)
+
+        with session.timed(self.name, self.step or "Triton's passes"):
+            result = compiler.run(self, state, session, record_pass if record is not None else None)
+        if record is not None and self.step is not None:
+            record(self.name, self.step, self.extension, self.write(result), session.timings[-1][2])
         return result
 
     def write(self, state: Any) -> str | bytes:
-        return state if isinstance(state, str | bytes) else str(state)
+        return state if isinstance(state, str | bytes) else state.str_nodebug()
 
-    def read(self, contents: bytes, file: str, session: Session) -> Any:
+    def read(self, file: Path, session: Session) -> Any:
+        contents = file.read_bytes()
         if self.extension in ("cubin", "hsaco"):
+            if not contents.startswith(b"\x7fELF"):
+                raise OverrideError(f"'{file}' is not a {self.extension} file", f"give what --emit {self.name} wrote")
             return contents
-        if self.extension in ("llir", "ptx", "amdgcn"):
-            return contents.decode()
-        compiler = session.tools.setdefault("triton", None) or TritonCompiler(session)
-        session.tools["triton"] = compiler
-        return compiler.parse_text(contents.decode(), file)
+        text = contents.decode()
+        return text if self.step is not None else _compiler(self.name, session).parse_file(str(file), str(file))
+
+
+def _compiler(stage: str, session: Session) -> TritonCompiler:
+    """The session's compiler, made by the first stage that needs it."""
+    if "triton" not in session.tools:
+        with session.timed(stage, "import triton"):
+            session.tools["triton"] = TritonCompiler(session)
+    return session.tools["triton"]
 
 
 class TritonCompiler:
@@ -121,31 +148,46 @@ class TritonCompiler:
         session.metadata.update({"target": target, **self.options.__dict__})
 
     def parse(self, module: ir.Module) -> Any:
-        return self.parse_text(triton_text(module, self.version), "the module after tile-to-tt")
-
-    def parse_text(self, text: str, name: str) -> Any:
-        """Triton's module from text; raises OverrideError where Triton's parser or verifier refuses it."""
         with tempfile.NamedTemporaryFile("w", suffix=".ttir") as file:
-            file.write(text)
+            file.write(triton_text(module, self.version))
             file.flush()
-            with _captured_errors() as errors:
-                try:
-                    module = self.ir.parse_mlir_module(file.name, self.context)
-                except RuntimeError:
-                    message = _first_diagnostic(errors()).replace(file.name, name)
-                    raise OverrideError(f"Triton does not accept {name}: {message}", "correct the IR") from None
+            try:
+                return self.parse_file(file.name, "the module after tile-to-tt")
+            except OverrideError as error:
+                help = "this is a fault of Mosaic Compile, unless an edited file led here: please report it"
+                raise BackendError(error.message, help) from None
+
+    def parse_file(self, file: str, name: str) -> Any:
+        """Triton's module from a file; raises OverrideError where Triton's parser or verifier refuses it."""
+        with _captured_errors() as errors:
+            try:
+                module = self.ir.parse_mlir_module(file, self.context)
+            except RuntimeError:
+                message = _first_diagnostic(errors()).replace(file, name)
+                raise OverrideError(f"Triton does not accept {name}: {message}", "correct the IR") from None
         module.context = self.context
         return module
 
-    def run(self, stage: TritonStage, state: Any, session: Session) -> tuple[Any, list[tuple[str, str]]]:
-        """The stage's result, and, while a dump is made, the IR after each of Triton's passes."""
-        dumping = session.recorder is not None
-        with _captured_errors(dumping) as errors:
+    def run(
+        self, stage: TritonStage, state: Any, session: Session, record: Callable[[str, str], None] | None = None
+    ) -> Any:
+        """The stage's result; `record` gets the name of each of Triton's passes and the IR after it."""
+        final = None
+        # On a failure Triton also prints the IR, or a shell command: what is of use goes into our message.
+        with _captured_errors(record is not None) as errors, redirect_stdout(io.StringIO()):
             try:
                 result = self.stages[stage.extension](state, session.metadata)
+                final = None if isinstance(state, str) else str(state)  # passes change a module in place
+                failure = None
             except Exception as error:
-                raise _stage_error(stage, session, errors(), error) from None
-            return result, list(_passes_in(errors())) if dumping else []
+                failure = _stage_error(stage, session, errors(), error)
+            log = errors()
+        if record is not None:
+            for name, located in _passes_in(log, final):
+                record(name, located)
+        if failure is not None:
+            raise failure
+        return result
 
 
 def triton_text(module: ir.Module, version: str) -> str:
@@ -199,26 +241,40 @@ def _captured_errors(dump_passes: bool = False) -> Iterator[Any]:
                     os.environ["MLIR_ENABLE_DUMP"] = before
 
 
-_PASS_HEADER = re.compile(r"^// -----// IR Dump Before \S+?(?:: | \()([\w-]+).*//----- //$", re.MULTILINE)
+# Triton 3.6: IR Dump Before CSE (cse) ('builtin.module' …; since 3.8: IR Dump Before CSEPass: cse{options} ('builtin.module' …
+_PASS_HEADER = re.compile(
+    r"^// -----// IR Dump Before (?P<cls>[^\n]*?)(?:: (?P<new>[\w-]+)[^\n]*?| \((?P<old>[\w-]*)\))? \('[^\n]*//----- //$",
+    re.MULTILINE,
+)
 
 
-def _passes_in(log: str) -> Iterator[tuple[str, str]]:
-    """Name of each pass with the IR after it: Triton writes the IR before a pass, so each is the one before the next."""
+def _passes_in(log: str, final: str | None) -> Iterator[tuple[str, str]]:
+    """Name of each pass with the IR after it: Triton writes the IR before a pass, so each is the one before the next.
+
+    final: the IR after the last pass; None where a pass failed. A pass that runs others stands before them.
+    """
     headers = list(_PASS_HEADER.finditer(log))
-    for this, following, end in zip(headers, headers[1:], [*headers[2:], None]):
-        body = log[following.end() : end.start() if end else len(log)]
-        # Passes may write remarks of their own behind the module.
-        yield this.group(1), body.split("\n// -----//")[0].strip() + "\n"
+    bodies = [log[h.end() : n.start() if n else None] for h, n in zip(headers, [*headers[1:], None])]
+    after = [*bodies[1:], *([final] if final is not None else [])]
+    for header, body in zip(headers, after):
+        # Passes may write remarks of their own, and their own steps, behind the module.
+        module = body.split("\n// -----//")[0].strip().split("\n")
+        while module and not module[-1].startswith(("}", "#")):
+            module.pop()
+        yield header["new"] or header["old"] or header["cls"].split("::")[-1], "\n".join(module) + "\n"
 
 
 def _first_diagnostic(text: str) -> str:
+    ptxas = re.search(r"line (\d+); (?:error|fatal)\s*: (.*)", text)
+    if ptxas:
+        return f"line {ptxas[1]} of the PTX: {ptxas[2].strip()}"
     found = re.search(r'(?:loc\()?"?([^"\n]*?)"?:(\d+):(\d+)\)?: error: (.*)', text)
     return f"{found[1]}:{found[2]}:{found[3]}: {found[4]}" if found else (text.strip().split("\n") or [""])[-1]
 
 
 def _stage_error(stage: TritonStage, session: Session, log: str, error: Exception) -> BackendError:
     """A failure of Triton's compiler in one line, with the kernel's line if Triton names it."""
-    details = _first_diagnostic(log) or str(error).strip().split("\n")[0]
+    details = _first_diagnostic(f"{log}\n{error}".strip())
     if type(error).__name__ == "OutOfResources":
         return TargetLimitError(str(error), "use smaller tiles or fewer stages")  # type: ignore[return-value]
     return BackendError(

@@ -49,7 +49,9 @@ def _bind(kernel: Kernel, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bou
     try:
         values = inspect.signature(kernel.function).bind_partial(*args, **own).arguments
     except TypeError as error:
-        raise ArgumentError(f"{kernel.name}: {error}", f"its form is {kernel.name}{_call_form(kernel)}") from None
+        raise ArgumentError(
+            f"{kernel.name}: {error}", f"its form is {kernel.name}{_call_form(kernel)}"
+        ) from None
     arrays: dict[str, ArrayInfo] = {}
     scalars: dict[str, Any] = {}
     for param in kernel.signature.params:
@@ -60,13 +62,21 @@ def _bind(kernel: Kernel, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bou
             if value is None and param.spec.optional:
                 continue
             if param.name not in values:
-                raise ArgumentError(f"{kernel.name}: the array '{param.name}' is missing", f"its form is {kernel.name}{_call_form(kernel)}")
+                raise ArgumentError(
+                    f"{kernel.name}: the array '{param.name}' is missing",
+                    f"its form is {kernel.name}{_call_form(kernel)}",
+                )
             arrays[param.name] = _canonical(describe(value, param.name), param)
         else:
             if param.name not in values:
-                raise ArgumentError(f"{kernel.name}: the scalar '{param.name}' is missing", f"its form is {kernel.name}{_call_form(kernel)}")
+                raise ArgumentError(
+                    f"{kernel.name}: the scalar '{param.name}' is missing",
+                    f"its form is {kernel.name}{_call_form(kernel)}",
+                )
             scalars[param.name] = _scalar(param, value)
-    given = {k: v for k, v in values.items() if k in constants} | {k: v for k, v in kwargs.items() if k in OPTIONS}
+    given = {k: v for k, v in values.items() if k in constants} | {
+        k: v for k, v in kwargs.items() if k in OPTIONS
+    }
     sizes = _sizes(kernel, arrays)
     _check_arrays(kernel, arrays)
     return Bound(arrays, scalars, given, sizes)
@@ -82,10 +92,17 @@ def _scalar(param: ScalarParam, value: Any) -> Any:
     is_bool = isinstance(value, bool)
     dtype = param.dtype
     if not isinstance(value, bool | int | float):
-        raise ArgumentError(f"'{param.name}' takes a number, not {type(value).__name__} {value!r}", "pass a Python number")
+        raise ArgumentError(
+            f"'{param.name}' takes a number, not {type(value).__name__} {value!r}", "pass a Python number"
+        )
     if isinstance(dtype, DType):
-        if dtype.kind in ("int", "uint") and (is_bool or not float(value).is_integer() or not dtype.min <= value <= dtype.max):
-            raise ArgumentError(f"'{param.name}' is of type {dtype}, which does not hold {value!r}", f"pass a whole number from {dtype.min} to {dtype.max}")
+        if dtype.kind in ("int", "uint") and (
+            is_bool or not float(value).is_integer() or not dtype.min <= value <= dtype.max
+        ):
+            raise ArgumentError(
+                f"'{param.name}' is of type {dtype}, which does not hold {value!r}",
+                f"pass a whole number from {dtype.min} to {dtype.max}",
+            )
         if dtype.kind == "bool" and not is_bool:
             raise ArgumentError(f"'{param.name}' is True or False, not {value!r}", "pass a bool")
         return int(value) if dtype.is_integer else value
@@ -98,17 +115,23 @@ def _canonical(info: ArrayInfo, param: ArrayParam) -> ArrayInfo:
     if param.spec.dtype is i4 and info.dtype.name in ("i8", "u8") and shape:
         shape = (*shape[:-1], shape[-1] * 2)  # two elements a byte
         strides = (*(s * 2 for s in strides[:-1]), strides[-1])
-        info = ArrayInfo(info.address, shape, strides, i4, info.device, info.device_index, info.writable, info.owner)
+        info = ArrayInfo(
+            info.address, shape, strides, i4, info.device, info.device_index, info.writable, info.owner
+        )
     if len(shape) != len(param.spec.dims):
         raise ArgumentError(
             f"'{param.name}' is {param.spec!r} with {len(param.spec.dims)} dimension{'s' * (len(param.spec.dims) != 1)}, but the array has the shape {shape}",
             "reshape or index the array",
         )
     if any(n >= 2**31 for n in shape):
-        raise ArgumentError(f"'{param.name}' has the shape {shape}: a dimension is at most 2147483647", "reshape the array")
+        raise ArgumentError(
+            f"'{param.name}' has the shape {shape}: a dimension is at most 2147483647", "reshape the array"
+        )
     default = row_major_strides(shape)
     strides = tuple(d if n <= 1 else s for n, s, d in zip(shape, strides, default))
-    return ArrayInfo(info.address, shape, strides, info.dtype, info.device, info.device_index, info.writable, info.owner)
+    return ArrayInfo(
+        info.address, shape, strides, info.dtype, info.device, info.device_index, info.writable, info.owner
+    )
 
 
 def _sizes(kernel: Kernel, arrays: Mapping[str, ArrayInfo]) -> dict[str, int]:
@@ -119,18 +142,27 @@ def _sizes(kernel: Kernel, arrays: Mapping[str, ArrayInfo]) -> dict[str, int]:
         for dim, size in zip(param.spec.dims, arrays[param.name].shape):
             if isinstance(dim, int):
                 if dim != size:
-                    raise ArgumentError(f"'{param.name}' is {param.spec!r}, but the array has the shape {arrays[param.name].shape}", f"this dimension must be {dim}")
+                    raise ArgumentError(
+                        f"'{param.name}' is {param.spec!r}, but the array has the shape {arrays[param.name].shape}",
+                        f"this dimension must be {dim}",
+                    )
                 continue
             known, by = sizes.setdefault(dim, (size, param.name))
             if known != size:
-                raise ArgumentError(f"the dimension {dim} is {known} in '{by}', but {size} in '{param.name}'", "pass arrays whose shapes fit together")
+                raise ArgumentError(
+                    f"the dimension {dim} is {known} in '{by}', but {size} in '{param.name}'",
+                    "pass arrays whose shapes fit together",
+                )
     return {name: size for name, (size, _) in sizes.items()}
 
 
 def _check_arrays(kernel: Kernel, arrays: Mapping[str, ArrayInfo]) -> None:
     places = {(a.device, a.device_index) for a in arrays.values()}
     if len(places) > 1:
-        listed = ", ".join(f"'{n}' on {a.device}{f':{a.device_index}' if a.device != 'cpu' else ''}" for n, a in arrays.items())
+        listed = ", ".join(
+            f"'{n}' on {a.device}{f':{a.device_index}' if a.device != 'cpu' else ''}"
+            for n, a in arrays.items()
+        )
         raise ArgumentError(f"the arrays are on different devices: {listed}", "move them to one device")
     for param in kernel.signature.arrays:
         info = arrays.get(param.name)
@@ -138,21 +170,39 @@ def _check_arrays(kernel: Kernel, arrays: Mapping[str, ArrayInfo]) -> None:
             continue
         wanted = param.spec.dtype
         if isinstance(wanted, DType) and info.dtype is not wanted:
-            raise ArgumentError(f"'{param.name}' is {param.spec!r}, but the array holds {info.dtype}", f"convert it to {wanted}")
+            raise ArgumentError(
+                f"'{param.name}' is {param.spec!r}, but the array holds {info.dtype}",
+                f"convert it to {wanted}",
+            )
         if param.spec.access in ("out", "inout") and not info.writable:
-            raise ArgumentError(f"'{param.name}' is written by the kernel, but this array cannot be written", "pass a writable array (JAX arrays are immutable)")
+            raise ArgumentError(
+                f"'{param.name}' is written by the kernel, but this array cannot be written",
+                "pass a writable array (JAX arrays are immutable)",
+            )
 
 
 def check_written(arrays: Mapping[str, ArrayInfo], written: frozenset[str]) -> None:
     """Arrays that the kernel writes must be writable and overlap no other: passes may reorder accesses to different arrays."""
     for name in written & arrays.keys():
         if not arrays[name].writable:
-            raise ArgumentError(f"'{name}' is written by the kernel, but this array cannot be written", "pass a writable array (JAX arrays are immutable)")
+            raise ArgumentError(
+                f"'{name}' is written by the kernel, but this array cannot be written",
+                "pass a writable array (JAX arrays are immutable)",
+            )
         low, high = arrays[name].extent
         for other, info in arrays.items():
             other_low, other_high = info.extent
-            if other != name and low < other_high and other_low < high and low < high and other_low < other_high:
-                raise ArgumentError(f"'{name}' is written by the kernel and shares memory with '{other}'", "pass an array of its own for the output")
+            if (
+                other != name
+                and low < other_high
+                and other_low < high
+                and low < high
+                and other_low < other_high
+            ):
+                raise ArgumentError(
+                    f"'{name}' is written by the kernel and shares memory with '{other}'",
+                    "pass an array of its own for the output",
+                )
 
 
 def specialize_call(kernel: Kernel, bound: Bound, tuned: Mapping[str, Any] | None = None) -> Specialization:

@@ -39,7 +39,9 @@ class ArrayInfo:
             return self.address, self.address
         below = sum((n - 1) * s for n, s in zip(self.shape, self.strides) if s < 0)
         above = sum((n - 1) * s for n, s in zip(self.shape, self.strides) if s > 0)
-        return self.address + int(below * self.dtype.bytes), self.address + math.ceil((above + 1) * self.dtype.bytes)
+        return self.address + int(below * self.dtype.bytes), self.address + math.ceil(
+            (above + 1) * self.dtype.bytes
+        )
 
 
 _BY_NUMPY = {d.numpy: d for d in DTYPES.values()}
@@ -66,12 +68,16 @@ def describe(value: Any, name: str) -> ArrayInfo:
     if hasattr(value, "__dlpack__"):
         return _from_dlpack(value, name)
     raise ArgumentError(
-        f"'{name}' takes an array, not {type(value).__name__} {value!r}", "pass a NumPy array, a PyTorch tensor or a JAX array"
+        f"'{name}' takes an array, not {type(value).__name__} {value!r}",
+        "pass a NumPy array, a PyTorch tensor or a JAX array",
     )
 
 
 def _unknown_type(name: str, dtype: Any) -> ArgumentError:
-    return ArgumentError(f"'{name}' has elements of type {dtype}, which kernels do not have", f"convert it to one of {', '.join(DTYPES)}")
+    return ArgumentError(
+        f"'{name}' has elements of type {dtype}, which kernels do not have",
+        f"convert it to one of {', '.join(DTYPES)}",
+    )
 
 
 def _from_numpy(value: np.ndarray, name: str) -> ArrayInfo:
@@ -79,7 +85,10 @@ def _from_numpy(value: np.ndarray, name: str) -> ArrayInfo:
     if dtype is None:
         raise _unknown_type(name, value.dtype)
     if any(s % value.itemsize for s in value.strides):
-        raise ArgumentError(f"'{name}' has strides of {value.strides} bytes, not whole elements", "pass a copy: np.ascontiguousarray(…)")
+        raise ArgumentError(
+            f"'{name}' has strides of {value.strides} bytes, not whole elements",
+            "pass a copy: np.ascontiguousarray(…)",
+        )
     strides = tuple(s // value.itemsize for s in value.strides)
     return ArrayInfo(value.ctypes.data, value.shape, strides, dtype, HOST, 0, value.flags.writeable, value)
 
@@ -89,9 +98,19 @@ def _from_torch(value: Any, name: str) -> ArrayInfo:
     if found is None:
         raise _unknown_type(name, value.dtype)
     if value.device.type not in (HOST, CUDA):
-        raise ArgumentError(f"'{name}' is on the device '{value.device}'", "kernels run on CUDA tensors, and on CPU tensors through the interpreter")
+        raise ArgumentError(
+            f"'{name}' is on the device '{value.device}'",
+            "kernels run on CUDA tensors, and on CPU tensors through the interpreter",
+        )
     return ArrayInfo(
-        value.data_ptr(), tuple(value.shape), tuple(value.stride()), DTYPES[found], value.device.type, value.device.index or 0, True, value
+        value.data_ptr(),
+        tuple(value.shape),
+        tuple(value.stride()),
+        DTYPES[found],
+        value.device.type,
+        value.device.index or 0,
+        True,
+        value,
     )
 
 
@@ -157,13 +176,20 @@ def _from_dlpack(value: Any, name: str) -> ArrayInfo:
         raise _unknown_type(name, f"DLPack code {tensor.dtype.code}, {tensor.dtype.bits} bits")
     device = {_DLPACK_CPU: HOST, _DLPACK_CUDA_HOST: HOST, _DLPACK_CUDA: CUDA}.get(tensor.device.type)
     if device is None:
-        raise ArgumentError(f"'{name}' is on a device that kernels do not run on (DLPack device {tensor.device.type})", "move it to a CUDA device or the CPU")
+        raise ArgumentError(
+            f"'{name}' is on a device that kernels do not run on (DLPack device {tensor.device.type})",
+            "move it to a CUDA device or the CPU",
+        )
     shape = tuple(tensor.shape[i] for i in range(tensor.ndim))
-    strides = tuple(tensor.strides[i] for i in range(tensor.ndim)) if tensor.strides else row_major_strides(shape)
+    strides = (
+        tuple(tensor.strides[i] for i in range(tensor.ndim)) if tensor.strides else row_major_strides(shape)
+    )
     # Arrays that hand out DLPack capsules of immutable data (JAX) are for reading.
     writable = type(value).__module__.partition(".")[0] not in ("jax", "jaxlib")
     address = (tensor.data or 0) + tensor.byte_offset
-    return ArrayInfo(address, shape, strides, DTYPES[found], device, tensor.device.index, writable, (value, capsule))
+    return ArrayInfo(
+        address, shape, strides, DTYPES[found], device, tensor.device.index, writable, (value, capsule)
+    )
 
 
 def as_numpy(info: ArrayInfo) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mosaic_compile import driver, targets
 from mosaic_compile.artifact import Artifact
-from mosaic_compile.errors import LaunchError, TargetLimitError
+from mosaic_compile.errors import LaunchError
 from mosaic_compile.language.arrays import ArrayParam, ScalarParam
 from mosaic_compile.language.dtypes import i4
 from mosaic_compile.language.kernel import Kernel
@@ -34,7 +34,9 @@ def call(kernel: Kernel, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> No
     place = next(((a.device, a.device_index) for a in bound.arrays.values()), (HOST, 0))
     if place[0] == HOST or os.environ.get("MOSAIC_INTERPRET", "0") not in ("", "0"):
         if place[0] != HOST:
-            raise LaunchError("MOSAIC_INTERPRET is set, but the arrays are on a GPU", "pass NumPy arrays or CPU tensors")
+            raise LaunchError(
+                "MOSAIC_INTERPRET is set, but the arrays are on a GPU", "pass NumPy arrays or CPU tensors"
+            )
         interpret(kernel, bound)
         return
     launcher(kernel, bound, place[1])(bound)
@@ -48,7 +50,9 @@ def interpret(kernel: Kernel, bound: Bound) -> None:
     spec = specialize_call(kernel, bound)
     module = trace(kernel, spec)
     check_written(bound.arrays, written_arrays(module))
-    grid = tuple(evaluate(text, {**bound.sizes, "num_sms": os.cpu_count() or 1}) for text in kernel.grid_text(spec))
+    grid = tuple(
+        evaluate(text, {**bound.sizes, "num_sms": os.cpu_count() or 1}) for text in kernel.grid_text(spec)
+    )
     values: list[Any] = []
     packed: list[tuple[np.ndarray, np.ndarray]] = []
     for param in kernel.signature.params:
@@ -86,7 +90,10 @@ def written_arrays(module: Any) -> frozenset[str]:
     from mosaic_compile.passes.choose_memory_path import operations
 
     function = module.body.operations[0]
-    names = {argument: {a.name: a.attr for a in d}["tile.name"].value for argument, d in zip(function.arguments, function.arg_attrs)}
+    names = {
+        argument: {a.name: a.attr for a in d}["tile.name"].value
+        for argument, d in zip(function.arguments, function.arg_attrs)
+    }
     writes = ("tile.store", "tile.atomic_add", "tile.scatter")
     return frozenset(names[op.operands[0]] for op in operations(function.operation) if op.name in writes)
 
@@ -115,17 +122,16 @@ def _target(device: int) -> targets.Target:
     assert capability is not None
     name = f"sm{capability[0]}{capability[1]}"
     if name not in targets.TARGETS:
-        raise LaunchError(f"this GPU is an {name}, which kernels are not compiled for", f"the targets are: {', '.join(targets.TARGETS)}")
+        raise LaunchError(
+            f"this GPU is an {name}, which kernels are not compiled for",
+            f"the targets are: {', '.join(targets.TARGETS)}",
+        )
     return targets.TARGETS[name]
 
 
 def _compile(kernel: Kernel, spec: Specialization, bound: Bound, device: int) -> Artifact:
     """The artifact; where the call sets nothing that `tune` does, its first entry that fits the device is taken."""
-    target = _target(device)
-    candidates = [tuned for tuned in kernel.tune if not tuned.keys() & bound.given.keys()]
-    for tuned in candidates[:-1]:
-        try:
-            return driver.cached_artifact(kernel, specialize_call(kernel, bound, tuned), target)
-        except TargetLimitError:
-            continue
-    return driver.cached_artifact(kernel, specialize_call(kernel, bound, candidates[-1]) if candidates else spec, target)
+    compilation = driver.Compilation(_target(device))
+    entries = [entry for entry in kernel.tune if not entry.keys() & bound.given.keys()]
+    specs = [specialize_call(kernel, bound, entry) for entry in entries] or [spec]
+    return driver.first_that_fits(specs, lambda s: driver.cached_artifact(kernel, s, compilation))[1]

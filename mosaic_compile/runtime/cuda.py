@@ -38,7 +38,9 @@ def compute_capability(device: int = 0) -> tuple[int, int] | None:
     """The GPU's compute capability, such as (9, 0); None where there is no NVIDIA GPU."""
     if driver() is None:
         return None
-    return device_attribute(COMPUTE_CAPABILITY_MAJOR, device), device_attribute(COMPUTE_CAPABILITY_MINOR, device)
+    return device_attribute(COMPUTE_CAPABILITY_MAJOR, device), device_attribute(
+        COMPUTE_CAPABILITY_MINOR, device
+    )
 
 
 def _check(result: int, what: str) -> None:
@@ -48,7 +50,10 @@ def _check(result: int, what: str) -> None:
         text = ctypes.c_char_p()
         library.cuGetErrorString(result, ctypes.byref(text))
         reason = text.value.decode() if text.value else f"error {result}"
-        raise LaunchError(f"{what}: {reason}", "check the sizes, and that the GPU is free; an earlier kernel may have failed")
+        raise LaunchError(
+            f"{what}: {reason}",
+            "check the sizes, and that the GPU is free; an earlier kernel may have failed",
+        )
 
 
 _contexts: dict[int, ctypes.c_void_p] = {}
@@ -58,11 +63,15 @@ def use_device(device: int) -> None:
     """Makes the device's primary context, which PyTorch and JAX use too, current in this thread."""
     library = driver()
     if library is None:
-        raise LaunchError("this machine has no NVIDIA GPU", "pass NumPy arrays: they run through the interpreter")
+        raise LaunchError(
+            "this machine has no NVIDIA GPU", "pass NumPy arrays: they run through the interpreter"
+        )
     if device not in _contexts:
         handle, context = ctypes.c_int(), ctypes.c_void_p()
         _check(library.cuDeviceGet(ctypes.byref(handle), device), f"GPU {device} cannot be used")
-        _check(library.cuDevicePrimaryCtxRetain(ctypes.byref(context), handle), f"GPU {device} cannot be used")
+        _check(
+            library.cuDevicePrimaryCtxRetain(ctypes.byref(context), handle), f"GPU {device} cannot be used"
+        )
         _contexts[device] = context
     _check(library.cuCtxSetCurrent(_contexts[device]), f"GPU {device} cannot be used")
 
@@ -76,8 +85,14 @@ def load_function(binary: bytes, entry: str, shared_memory: int) -> ctypes.c_voi
     library = driver()
     assert library is not None
     module, function = ctypes.c_void_p(), ctypes.c_void_p()
-    _check(library.cuModuleLoadData(ctypes.byref(module), binary), "the kernel's code cannot be loaded on this GPU")
-    _check(library.cuModuleGetFunction(ctypes.byref(function), module, entry.encode()), f"the code has no function '{entry}'")
+    _check(
+        library.cuModuleLoadData(ctypes.byref(module), binary),
+        "the kernel's code cannot be loaded on this GPU",
+    )
+    _check(
+        library.cuModuleGetFunction(ctypes.byref(function), module, entry.encode()),
+        f"the code has no function '{entry}'",
+    )
     if shared_memory > SHARED_WITHOUT_OPT_IN:
         _check(
             library.cuFuncSetAttribute(function, MAX_DYNAMIC_SHARED_SIZE_BYTES, shared_memory),
@@ -105,7 +120,13 @@ CLUSTER_DIMENSION = 4  # CUlaunchAttributeID
 
 
 def launch(
-    function: ctypes.c_void_p, grid: Sequence[int], threads: int, cluster: int, shared: int, stream: int, parameters: Sequence[Any]
+    function: ctypes.c_void_p,
+    grid: Sequence[int],
+    threads: int,
+    cluster: int,
+    shared: int,
+    stream: int,
+    parameters: Sequence[Any],
 ) -> None:
     """cuLaunchKernelEx: `grid` counts programs; a program of several thread blocks is a cluster."""
     library = driver()
@@ -116,14 +137,20 @@ def launch(
         attribute = _LaunchAttribute(CLUSTER_DIMENSION)
         attribute.value[0], attribute.value[1], attribute.value[2] = cluster, 1, 1
         config.attributes, config.attribute_count = ctypes.pointer(attribute), 1
-    _check(library.cuLaunchKernelEx(ctypes.byref(config), function, pointers, None), "the kernel cannot be launched")
+    _check(
+        library.cuLaunchKernelEx(ctypes.byref(config), function, pointers, None),
+        "the kernel cannot be launched",
+    )
 
 
 def allocate(size: int) -> int:
     library = driver()
     assert library is not None
     address = ctypes.c_uint64()
-    _check(library.cuMemAlloc_v2(ctypes.byref(address), ctypes.c_size_t(size)), f"{size} bytes of GPU memory cannot be had")
+    _check(
+        library.cuMemAlloc_v2(ctypes.byref(address), ctypes.c_size_t(size)),
+        f"{size} bytes of GPU memory cannot be had",
+    )
     return address.value
 
 
@@ -131,7 +158,10 @@ def allocate_zeros(size: int) -> int:
     library = driver()
     assert library is not None
     address = allocate(size)
-    _check(library.cuMemsetD8_v2(ctypes.c_uint64(address), ctypes.c_ubyte(0), ctypes.c_size_t(size)), "GPU memory cannot be cleared")
+    _check(
+        library.cuMemsetD8_v2(ctypes.c_uint64(address), ctypes.c_ubyte(0), ctypes.c_size_t(size)),
+        "GPU memory cannot be cleared",
+    )
     return address
 
 
@@ -140,7 +170,12 @@ L2_PROMOTION_128B = 2
 
 
 def encode_tensor_map(
-    address: int, element_type: int, sizes: Sequence[int], byte_strides: Sequence[int], box: Sequence[int], swizzle: int
+    address: int,
+    element_type: int,
+    sizes: Sequence[int],
+    byte_strides: Sequence[int],
+    box: Sequence[int],
+    swizzle: int,
 ) -> Any:
     """A CUtensorMap for a tiled copy; dimensions outermost first, as everywhere here (the driver counts from the innermost)."""
     library = driver()
@@ -163,5 +198,8 @@ def encode_tensor_map(
         ctypes.c_int(L2_PROMOTION_128B),
         ctypes.c_int(0),
     )
-    _check(result, f"no TMA descriptor can be made for an array of sizes {tuple(sizes)} and byte strides {tuple(byte_strides)}")
+    _check(
+        result,
+        f"no TMA descriptor can be made for an array of sizes {tuple(sizes)} and byte strides {tuple(byte_strides)}",
+    )
     return tensor_map

@@ -31,7 +31,9 @@ class Launcher:
         self.arrays = {a["name"]: a for a in self.manifest["arrays"]}
         self.written = frozenset(a["name"] for a in self.manifest["arrays"] if a["access"] != "in")
         cuda.use_device(device)
-        self.function = cuda.load_function(artifact.binary, self.manifest["entry"], self.manifest["shared_memory"])
+        self.function = cuda.load_function(
+            artifact.binary, self.manifest["entry"], self.manifest["shared_memory"]
+        )
 
     def __call__(self, bound: Bound) -> None:
         """Starts the kernel on the current stream; returns at once."""
@@ -45,12 +47,23 @@ class Launcher:
         if 0 in grid:
             return
         if grid[0] >= 2**31 or grid[1] > 65535 or grid[2] > 65535:
-            raise LaunchError(f"the grid {tuple(grid)} is larger than a GPU takes (2147483647, 65535, 65535)", "put the largest dimension first")
+            raise LaunchError(
+                f"the grid {tuple(grid)} is larger than a GPU takes (2147483647, 65535, 65535)",
+                "put the largest dimension first",
+            )
         cuda.use_device(self.device)
         stream = current_stream(self.device)
         programs = grid[0] * grid[1] * grid[2]
         parameters = [self._parameter(p, bound, programs) for p in manifest["parameters"]]
-        cuda.launch(self.function, grid, manifest["threads"], manifest["cluster"], manifest["shared_memory"], stream, parameters)
+        cuda.launch(
+            self.function,
+            grid,
+            manifest["threads"],
+            manifest["cluster"],
+            manifest["shared_memory"],
+            stream,
+            parameters,
+        )
 
     def _parameter(self, parameter: dict[str, Any], bound: Bound, programs: int) -> Any:
         match parameter["kind"]:
@@ -66,26 +79,46 @@ class Launcher:
                 return tensor_map(parameter, bound.arrays[parameter["array"]])
             case "scratch":
                 size = self.manifest["scratch"][parameter["name"]]["bytes_per_program"]
-                return ctypes.c_uint64(scratch(size * programs * self.manifest["cluster"], self.device) if size else 0)
-        raise LaunchError(f"the manifest has a parameter of unknown kind '{parameter['kind']}'", "compile the kernel again")
+                return ctypes.c_uint64(
+                    scratch(size * programs * self.manifest["cluster"], self.device) if size else 0
+                )
+        raise LaunchError(
+            f"the manifest has a parameter of unknown kind '{parameter['kind']}'", "compile the kernel again"
+        )
 
 
 def check_layout(info: ArrayInfo, expected: dict[str, Any]) -> None:
     """Refuses an array that is not laid out as the code relies on."""
     name = expected["name"]
     if info.dtype.name != expected["dtype"]:
-        raise ArgumentError(f"'{name}' holds {info.dtype}, but the kernel was compiled for {expected['dtype']}", "convert it, or compile again")
+        raise ArgumentError(
+            f"'{name}' holds {info.dtype}, but the kernel was compiled for {expected['dtype']}",
+            "convert it, or compile again",
+        )
     if info.address % expected["align"]:
-        raise ArgumentError(f"'{name}' does not start at a multiple of {expected['align']} bytes", "pass an aligned copy, or compile for this array")
-    for axis, (stride, fixed, multiple) in enumerate(zip(info.strides, expected["strides"], expected["stride_multiples"])):
+        raise ArgumentError(
+            f"'{name}' does not start at a multiple of {expected['align']} bytes",
+            "pass an aligned copy, or compile for this array",
+        )
+    for axis, (stride, fixed, multiple) in enumerate(
+        zip(info.strides, expected["strides"], expected["stride_multiples"])
+    ):
         size = info.shape[axis]
         if size > 1 and (stride % multiple or (fixed is not None and stride != fixed)):
             wanted = f"{fixed}" if fixed is not None else f"a multiple of {multiple}"
-            raise ArgumentError(f"dimension {axis} of '{name}' has stride {stride}, but the kernel was compiled for {wanted}", "pass a contiguous copy, or compile for this layout")
-    for axis, (size, fixed, multiple) in enumerate(zip(info.shape, expected["sizes"], expected["dim_multiples"])):
+            raise ArgumentError(
+                f"dimension {axis} of '{name}' has stride {stride}, but the kernel was compiled for {wanted}",
+                "pass a contiguous copy, or compile for this layout",
+            )
+    for axis, (size, fixed, multiple) in enumerate(
+        zip(info.shape, expected["sizes"], expected["dim_multiples"])
+    ):
         if size % multiple or (fixed is not None and size != fixed):
             wanted = f"{fixed}" if fixed is not None else f"a multiple of {multiple}"
-            raise ArgumentError(f"dimension {axis} of '{name}' is {size}, but the kernel was compiled for {wanted}", "pad the array, or compile for this shape")
+            raise ArgumentError(
+                f"dimension {axis} of '{name}' is {size}, but the kernel was compiled for {wanted}",
+                "pad the array, or compile for this shape",
+            )
 
 
 def scalar(dtype: str, value: Any) -> Any:
@@ -106,7 +139,11 @@ def tensor_map(parameter: dict[str, Any], info: ArrayInfo) -> Any:
     """A TMA descriptor (CUtensorMap) for the box that the manifest gives."""
     axes = parameter["axes"]
     size = int(info.dtype.bytes)
-    address, sizes, strides = info.address, [info.shape[a] for a in axes], [info.strides[a] * size for a in axes]
+    address, sizes, strides = (
+        info.address,
+        [info.shape[a] for a in axes],
+        [info.strides[a] * size for a in axes],
+    )
     if 0 in sizes:
         # A tensor map has no empty dimension: one element of zeros, at which blocks of an empty array may look.
         address, sizes, strides = empty_array(info), [1] * len(axes), [16] * (len(axes) - 1) + [size]
@@ -145,4 +182,8 @@ def scratch(size: int, device: int) -> int:
 def current_stream(device: int) -> int:
     """PyTorch's current stream where PyTorch is in use, else the default stream."""
     torch = sys.modules.get("torch")
-    return torch.cuda.current_stream(device).cuda_stream if torch is not None and torch.cuda.is_available() else 0
+    return (
+        torch.cuda.current_stream(device).cuda_stream
+        if torch is not None and torch.cuda.is_available()
+        else 0
+    )
