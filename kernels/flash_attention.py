@@ -48,6 +48,7 @@ def flash_attention(
     lse: mc.Out[mc.f32["B", "H", "S"]] | None = None,
     *,
     causal: mc.Const = False,
+    precision: mc.Const = "ieee",
     BM: mc.Const = 128,
     BN: mc.Const = 64,
     BD: mc.Const = 128,
@@ -58,6 +59,7 @@ def flash_attention(
     H / HK heads of queries (multi-head, grouped-query and multi-query attention). lse is optional, and f32.
     scale: positive, usually D ** -0.5.
     causal: query s sees the keys up to s + T - S, so the last query sees all. A query that sees none gives 0.
+    precision: of products of f32 elements, "ieee" or the faster "tf32" and "tf32x3" (see mc.dot).
     BM, BN: queries of a program, keys of a step. BD: a power of two that D fits into.
 
     Dao, "FlashAttention-2", 2023, with the running maximum of Milakov and Gimelshein, 2018; grouped queries:
@@ -75,13 +77,14 @@ def flash_attention(
 
     def step(n, acc, total, top, last):
         """Adds the keys of block n, of which each query sees those up to `last`, or all (None)."""
-        scores = mc.dot(queries, mc.load(keys, (n, 0), (BN, BD)).T)
+        scores = mc.dot(queries, mc.load(keys, (n, 0), (BN, BD)).T, precision=precision)
         if last is not None:
             scores = mc.where(n * BN + mc.iota(BN) <= last, scores, float("-inf"))
         higher = mc.maximum(top, scores.max(1) * factor)
         weights = mc.exp2(scores * factor - higher[:, None])
         decay = mc.exp2(top - higher)
-        acc = mc.dot(weights.to(v.dtype), mc.load(values, (n, 0), (BN, BD)), acc * decay[:, None])
+        weighted = mc.load(values, (n, 0), (BN, BD))
+        acc = mc.dot(weights.to(v.dtype), weighted, acc * decay[:, None], precision=precision)
         return acc, total * decay + weights.sum(1), higher
 
     acc = mc.zeros((BM, BD), mc.f32)
@@ -99,6 +102,7 @@ def flash_attention(
     for n in range(full, end):
         acc, total, top = step(n, acc, total, top, last)
 
+    total = mc.where(D <= BD, total, float("nan"))  # not a wrong number where D is too large
     mc.store(out[b, h], (i, 0), (acc / mc.where(total == 0.0, 1.0, total)[:, None]).to(out.dtype))
     if lse is not None:
         mc.store(lse[b, h], i, top * LN_2 + mc.log(total))
