@@ -1,0 +1,80 @@
+"""What the kernels' tests share: inputs, launches through the interpreter, comparison with derived bounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from mosaic_compile import interpreter, targets
+from mosaic_compile.frontend import trace
+from mosaic_compile.language.arrays import ArrayParam
+from mosaic_compile.language.dtypes import DTYPES
+from mosaic_compile.language.kernel import Kernel
+from mosaic_compile.language.symbolic import evaluate
+from mosaic_compile.runtime.arguments import bind, specialize_call
+
+U32 = 2.0**-24  # unit roundoff of f32: the relative error of one operation
+
+
+def roundoff(dtype: Any) -> float:
+    """The relative error of rounding to a type."""
+    return float(ml_dtypes.finfo(dtype).eps) / 2
+
+
+def least(dtype: Any) -> float:
+    """The error of rounding to a type where numbers are tiny."""
+    return float(ml_dtypes.finfo(dtype).smallest_subnormal)
+
+
+def numpy_type(name: str) -> np.dtype[Any]:
+    return DTYPES[name].numpy
+
+
+def random(seed: int, shape: tuple[int, ...], dtype: str, scale: float = 1.0) -> np.ndarray:
+    values = np.random.default_rng([seed, *shape]).standard_normal(shape) * scale
+    return values.astype(np.float32).astype(numpy_type(dtype))
+
+
+def unwritten(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """An output whose every element the kernel has to write."""
+    type_ = numpy_type(dtype)
+    return np.full(shape, np.nan if type_.kind not in "iu" else 77, type_)
+
+
+def launch(kernel: Kernel, *, target: str | None = None, **arguments: Any) -> None:
+    """Runs a kernel op by op; with a target, after the passes on its tile stage."""
+    bound = bind(kernel, (), arguments)
+    spec = specialize_call(kernel, bound)
+    module = trace(kernel, spec)
+    if target is not None:
+        for pass_ in targets.stages(targets.find(target))[0].passes:
+            pass_.run(module)
+        assert module.operation.verify()
+    grid = tuple(evaluate(text, bound.sizes) for text in kernel.grid_text(spec))
+    params = [p for p in kernel.signature.params if p.name in arguments and p.name not in spec.constants]
+    given = [
+        arguments[p.name] if isinstance(p, ArrayParam) else np.asarray(arguments[p.name], np.float32)[()]
+        for p in params
+    ]
+    with np.errstate(all="ignore"):
+        interpreter.run(module, given, grid)
+
+
+def assert_within(actual: np.ndarray, expected: np.ndarray, bound: np.ndarray | float) -> None:
+    """|actual - expected| <= bound, element by element; infinities and NaN are the same."""
+    assert actual.shape == expected.shape
+    wide = actual.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        good = (wide == expected) | (np.isnan(wide) & np.isnan(expected)) | (abs(wide - expected) <= bound)
+        excess = abs(wide - expected) / np.maximum(bound, 1e-300)
+    worst = (
+        np.unravel_index(np.argmax(np.where(good, -1, np.nan_to_num(excess, nan=np.inf))), good.shape or (1,))
+        if good.size
+        else ()
+    )
+    assert good.all(), (
+        f"{(~good).sum()} of {good.size} elements differ; at {tuple(map(int, worst))}: {wide[worst]} "
+        f"instead of {expected[worst]}, {excess[worst]:.1f} times what rounding explains"
+    )

@@ -1,0 +1,64 @@
+"""Every kernel file compiles to the binary for every GPU, with no GPU present."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mosaic_compile import cli
+
+pytest.importorskip("triton")
+
+ROOT = Path(__file__).parents[2]
+ARCHITECTURES = ["sm80", "sm89", "sm90", "sm100", "sm120", "gfx942", "gfx950"]
+
+DEFAULTS = [
+    "kernels/vector_add.py",
+    "kernels/softmax.py",
+    "kernels/rms_norm.py",
+    "kernels/matmul.py",
+    "kernels/flash_attention.py",
+    "examples/swiglu.py",
+]
+VARIANTS = [
+    "kernels/softmax.py --set BM=16 BN=128 num_warps=4 T=f32",
+    "kernels/softmax.py --shape N=1024",
+    "kernels/softmax.py --shape N=100000",
+    "kernels/rms_norm.py --set W=f32 --shape N=4096",
+    "kernels/matmul.py --with bias residual --set activation=gelu",
+    "kernels/matmul.py --with bias --set activation=silu T=f16 U=f16 --shape N=%16 K=%16",
+    "kernels/matmul.py --set T=f32 U=f32 BM=64 BN=64 BK=32",
+    "kernels/matmul.py --set T=f32 U=f32 precision=tf32",
+    "kernels/matmul.py --set T=f8e5m2",
+    "kernels/matmul.py --set T=f8e4m3",
+    "kernels/flash_attention.py --with lse --set causal=true --shape D=64 --set BD=64",
+    "kernels/flash_attention.py --with lse --set causal=true --shape D=128",
+    "kernels/flash_attention.py --set causal=true --shape D=256 --set BD=256",
+    "kernels/flash_attention.py --set BD=64 E=f16",
+    "kernels/flash_attention.py --set BD=256",
+    "kernels/flash_attention.py --set E=f32 precision=tf32x3 BD=64",
+    "kernels/flash_attention.py --set E=f32 BD=64 BM=32 BN=32 num_warps=4",
+]
+
+
+def compile_file(command: str, target: str, capsys: pytest.CaptureFixture[str]) -> str:
+    file, *options = command.split()
+    code = cli.main([str(ROOT / file), "--target", target, *options])
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    return printed.out
+
+
+@pytest.mark.parametrize("target", ARCHITECTURES)
+@pytest.mark.parametrize("command", DEFAULTS)
+def test_defaults(command, target, capsys):
+    """Without options, the first entry of `tune` that fits the target is taken."""
+    assert f"for {target}" in compile_file(command, target, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ARCHITECTURES)
+@pytest.mark.parametrize("command", VARIANTS)
+def test_variants(command, target, capsys):
+    compile_file(command, target, capsys)
