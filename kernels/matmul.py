@@ -39,7 +39,7 @@ def matmul(
     a: T["M", "K"],
     b: T["K", "N"],
     c: mc.Out[U["M", "N"]],
-    scale: mc.f32,
+    scale: mc.f32 = 1.0,
     bias: U["N"] | None = None,
     residual: U["M", "N"] | None = None,
     *,

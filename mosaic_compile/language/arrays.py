@@ -103,6 +103,7 @@ class ArrayParam:
 class ScalarParam:
     name: str
     dtype: DType | DTypeVar
+    default: int | float | bool | None = None  # what a call that leaves it out passes
 
 
 @dataclass(frozen=True)
@@ -182,13 +183,14 @@ def read_signature(fn: FunctionType, span: Span) -> Signature:
                 )
             params.append(ArrayParam(name, annotation))
         elif isinstance(annotation, DType | DTypeVar):
-            if default is not parameter.empty:
+            given = None if default is parameter.empty else default
+            if default is not parameter.empty and not isinstance(default, bool | int | float):
                 raise fail(
-                    f"scalar parameter '{name}' has a default value",
-                    f"drop the default, or make it a compile-time constant: {name}: mc.Const = {default!r}",
+                    f"the default of scalar parameter '{name}' is {default!r}",
+                    f"give it a number, or make it a compile-time constant: {name}: mc.Const = {default!r}",
                     name,
                 )
-            params.append(ScalarParam(name, annotation))
+            params.append(ScalarParam(name, annotation, given))
         else:
             raise fail(
                 f"kernel parameter '{name}' is annotated with {_described(annotation)}",

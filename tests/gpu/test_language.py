@@ -9,6 +9,9 @@ from mosaic_compile.language.op import OPS
 
 torch = pytest.importorskip("torch")
 
+T = mc.DTypeVar("T", mc.f16, mc.i8, mc.f64, mc.f8e5m2)
+U = mc.DTypeVar("U", mc.f32, mc.f16, mc.i32, mc.f64)
+
 FUNCTIONS = ["exp", "exp2", "log", "log2", "sin", "cos", "tanh", "erf", "sqrt", "rsqrt", "floor", "ceil", "sigmoid", "abs"]
 
 
@@ -168,3 +171,69 @@ def test_bf16_scalars_and_bools():
     # a * b + c may be rounded once instead of twice
     np.testing.assert_allclose(out.cpu().float(), expected.float(), rtol=2**-7)
     assert ml_dtypes.bfloat16  # the element type of scalars in the launcher
+
+
+@mc.kernel(grid=lambda M, BM: (mc.cdiv(M, BM),), tune=[dict(BM=128, num_warps=4), dict(BM=64, num_warps=4)])
+def specialized(
+    a: mc.bf16["M", "K"], b: mc.bf16["K", "N"], c: mc.Out[mc.bf16["M", "N"]], *, BM: mc.Const = 128, BN: mc.Const = 128, BK: mc.Const = 64
+):
+    m = mc.program_id(0)
+    acc = mc.zeros((BM, BN), mc.f32)
+    for k in mc.range(mc.cdiv(a.shape[1], BK), warp_specialize=True, num_stages=3):
+        acc = mc.dot(mc.load(a, (m, k), (BM, BK)), mc.load(b, (k, 0), (BK, BN)), acc)
+    mc.store(c, (m, 0), acc.to(mc.bf16))
+
+
+def test_warp_specialized_loop():
+    a, b = torch.randn(1000, 520).bfloat16(), torch.randn(520, 120).bfloat16()
+    c = torch.full((1000, 120), float("nan"), dtype=torch.bfloat16, device="cuda")
+    specialized(a.cuda(), b.cuda(), c)
+    expected = a.double().numpy() @ b.double().numpy()
+    assert np.linalg.norm(c.cpu().double().numpy() - expected) < 2**-7 * np.linalg.norm(expected)
+
+
+@mc.kernel(grid=lambda M, BM: (mc.cdiv(M, BM),), tune=[dict(num_ctas=2, num_warps=4)])
+def clustered(
+    a: mc.bf16["M", "K"], b: mc.bf16["K", "N"], c: mc.Out[mc.bf16["M", "N"]], *, BM: mc.Const = 128, BN: mc.Const = 128, BK: mc.Const = 64
+):
+    m = mc.program_id(0)
+    acc = mc.zeros((BM, BN), mc.f32)
+    for k in range(mc.cdiv(a.shape[1], BK)):
+        acc = mc.dot(mc.load(a, (m, k), (BM, BK)), mc.load(b, (k, 0), (BK, BN)), acc)
+    mc.store(c, (m, 0), acc.to(mc.bf16))
+
+
+def test_programs_in_clusters():
+    a, b = torch.randn(1000, 520).bfloat16(), torch.randn(520, 120).bfloat16()
+    c = torch.full((1000, 120), float("nan"), dtype=torch.bfloat16, device="cuda")
+    clustered(a.cuda(), b.cuda(), c)
+    expected = a.double().numpy() @ b.double().numpy()
+    assert np.linalg.norm(c.cpu().double().numpy() - expected) < 2**-7 * np.linalg.norm(expected)
+
+
+@mc.kernel(grid=lambda M, BM: (mc.cdiv(M, BM),))
+def every_dot(a: T["M", "K"], b: T["K", "N"], c: mc.Out[U["M", "N"]], *, BM: mc.Const = 64, BN: mc.Const = 64, BK: mc.Const = 64):
+    m = mc.program_id(0)
+    acc = mc.zeros((BM, BN), c.dtype)
+    for k in range(mc.cdiv(a.shape[1], BK)):
+        acc = mc.dot(mc.load(a, (m, k), (BM, BK)), mc.load(b.T, (0, k), (BN, BK)).T, acc)
+    mc.store(c, (m, 0), acc)
+
+
+@pytest.mark.parametrize(
+    "operands,result,tolerance",
+    [
+        (torch.int8, torch.int32, 0),
+        (torch.float16, torch.float16, 5e-3),
+        (torch.float16, torch.float32, 1e-5),
+        (torch.float64, torch.float64, 1e-12),
+        (torch.float8_e5m2, torch.float32, 1e-4),
+    ],
+)
+def test_dot_accumulators(operands, result, tolerance):
+    a, b = torch.randn(100, 200) * 3, torch.randn(200, 64) * 3
+    a, b = a.to(operands), b.to(operands)
+    c = torch.zeros(100, 64, dtype=result, device="cuda")
+    every_dot(a.cuda(), b.cuda(), c)
+    expected = a.double().numpy() @ b.double().numpy()
+    assert np.linalg.norm(c.cpu().double().numpy() - expected) <= tolerance * np.linalg.norm(expected)

@@ -1,0 +1,31 @@
+"""The documentation is what the code says."""
+
+from pathlib import Path
+
+import mosaic_compile as mc
+from mosaic_compile.language.reference import markdown, operations
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_operations_are_current():
+    assert (ROOT / "docs/operations.md").read_text() == markdown(), (
+        "run: python -m mosaic_compile.language.reference > docs/operations.md"
+    )
+
+
+def test_every_public_operation_is_documented():
+    documented = {function.__name__.rstrip("_") for family in operations().values() for _, function in family}
+    public = {n for n, f in vars(mc).items() if getattr(f, "__mosaic_op__", False)}
+    assert public <= documented | {"range"}
+    for family in operations().values():
+        for written, function in family:
+            assert function.__doc__, f"{written} has no docstring"
+
+
+def test_files_that_documents_name_exist():
+    import re
+
+    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks/README.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}, which is not there"
