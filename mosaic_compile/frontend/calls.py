@@ -144,7 +144,7 @@ def _operation(function: Any, args: list[Any], kwargs: dict[str, Any], scope: Sc
 
     def callback(value: Any) -> Any:
         """Functions given to mc.reduce and mc.scan are the user's: traced when the operation calls them."""
-        if isinstance(value, LocalFunction | FunctionType | MethodType | functools.partial):
+        if callable(value) and not isinstance(value, type | DType):
             return lambda *scalars: apply(value, list(scalars), {}, scope, node)
         return value
 

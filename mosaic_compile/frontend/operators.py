@@ -105,8 +105,10 @@ def compare(node: ast.Compare, scope: Scope) -> Any:
             result = ops.bitwise_and(result, one)
         elif isinstance(one, Tile):
             result = one if result else False
+        elif len(node.ops) == 1:
+            result = one  # not always a bool: NumPy compares element by element
         else:
-            result = result if one else False
+            result = result if _is_true(one) else False
         left = right
     return result
 

@@ -259,6 +259,11 @@ def require_shape(shape: Any, what: str) -> tuple[int, ...]:
                 f"{what} takes positive sizes, not {item}",
                 "a tile has at least one element in each dimension",
             )
+    if math.prod(map(int, items)) >= 2**31:
+        raise ShapeError(
+            f"{what} makes a tile of {math.prod(map(int, items))} elements",
+            "tiles are blocks: choose smaller sizes",
+        )
     return tuple(int(item) for item in items)
 
 

@@ -1,0 +1,139 @@
+"""Kernels as objects: signatures, optional arrays, constants, element types, grids."""
+
+import pytest
+
+import mosaic_compile as mc
+from mosaic_compile.language.arrays import ArrayParam, ConstParam, ScalarParam
+from mosaic_compile.language.symbolic import Symbol, evaluate
+
+T = mc.DTypeVar("T", mc.bf16, mc.f16)
+
+
+@mc.kernel(
+    grid=lambda M, N, BM, BN: (mc.cdiv(M, BM), mc.cdiv(N, BN)), tune=[dict(BM=32, num_warps=4), dict(BM=64)]
+)
+def example(
+    a: T["M", "K"],
+    b: mc.In[mc.f32["K", 64]],
+    c: mc.Out[mc.f32["M", "N"]],
+    d: mc.InOut[mc.i32["N"]],
+    bias: mc.f32["N"] | None = None,
+    *,
+    scale: mc.f32,
+    BM: mc.Const = 16,
+    BN: mc.Const = 8,
+):
+    pass
+
+
+def test_the_signature():
+    kinds = {p.name: type(p) for p in example.signature.params}
+    assert [n for n, k in kinds.items() if k is ArrayParam] == ["a", "b", "c", "d", "bias"]
+    assert [n for n, k in kinds.items() if k is ScalarParam] == ["scale"]
+    assert [n for n, k in kinds.items() if k is ConstParam] == ["BM", "BN"]
+    assert example.signature.dims == ("M", "K", "N")
+    assert example.signature.dtype_vars == (T,)
+    assert [p.spec.access for p in example.signature.arrays] == [None, "in", "out", "inout", None]
+    assert [p.spec.optional for p in example.signature.arrays] == [False] * 4 + [True]
+
+
+@pytest.mark.parametrize("annotation", [mc.f32["N"] | None, None | mc.f32["N"]])
+def test_optional(annotation):
+    assert annotation.optional
+
+
+@pytest.mark.parametrize(
+    ("given", "dtype"),
+    [({}, mc.bf16), (dict(T=mc.f16), mc.f16), (dict(T="f16"), mc.f16), (dict(T="bf16"), mc.bf16)],
+)
+def test_type_variables(given, dtype):
+    spec = example.specialize(**given)
+    assert spec.dtype_of(example.signature.arrays[0]) is dtype
+
+
+@pytest.mark.parametrize(
+    ("given", "tuned", "constants", "num_warps"),
+    [
+        ({}, None, dict(BM=32, BN=8), 4),
+        (dict(BM=128), None, dict(BM=128, BN=8), 4),
+        (dict(num_warps=8), None, dict(BM=32, BN=8), 8),
+        ({}, dict(BM=64), dict(BM=64, BN=8), None),
+        ({}, {}, dict(BM=16, BN=8), None),
+    ],
+)
+def test_constants_and_options(given, tuned, constants, num_warps):
+    spec = example.specialize(tuned=tuned, **given)
+    assert (spec.constants, spec.options["num_warps"]) == (constants, num_warps)
+
+
+@pytest.mark.parametrize(
+    ("dims", "expected"),
+    [
+        ({}, ("cdiv(M, 32)", "cdiv(N, 8)")),
+        (dict(M=100), ("4", "cdiv(N, 8)")),
+        (dict(M=100, N=0), ("4", "0")),
+    ],
+)
+def test_the_grid(dims, expected):
+    assert example.grid_text(example.specialize(dims=dims)) == expected
+
+
+def test_optional_arrays():
+    bias = example.signature.arrays[-1]
+    assert not example.specialize().has(bias)
+    assert example.specialize(arrays={"bias"}).has(bias)
+
+
+@pytest.mark.parametrize(
+    ("grid", "text"),
+    [
+        (lambda N: (N,), "N"),
+        (lambda N: N, "N"),
+        (lambda N: (N + 1, 2 - N, N * 3), "(N + 1),(2 - N),(N * 3)"),
+        (lambda N: (N // 4, N % 3, 7 // N), "(N // 4),(N % 3),(7 // N)"),
+        (lambda N: (7 % N,), "(7 % N)"),
+        (lambda N: (mc.minimum(N, 4), mc.maximum(2, N)), "min(N, 4),max(2, N)"),
+        (lambda N: (mc.cdiv(mc.cdiv(N, 4), 2),), "cdiv(cdiv(N, 4), 2)"),
+        (lambda num_sms: (num_sms,), "num_sms"),
+        (lambda N, num_sms: (mc.minimum(num_sms, N),), "min(num_sms, N)"),
+        ((4, 2), "4,2"),
+    ],
+)
+def test_grids(grid, text):
+    @mc.kernel(grid=grid)
+    def kernel(v: mc.f32["N"]):
+        pass
+
+    assert ",".join(kernel.grid_text(kernel.specialize())) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "number"),
+    [
+        ("cdiv(N, 8)", dict(N=17), 3),
+        ("(N + 1)", dict(N=1), 2),
+        ("min(N, max(M, 3))", dict(N=9, M=1), 3),
+        ("((N // 4) % 3)", dict(N=20), 2),
+        ("7", {}, 7),
+    ],
+)
+def test_evaluation_of_a_grid(text, values, number):
+    assert evaluate(text, values) == number
+
+
+def test_evaluation_names_what_is_missing():
+    with pytest.raises(KeyError, match="N"):
+        evaluate("cdiv(N, 8)", {})
+    with pytest.raises(ValueError, match="not a grid expression"):
+        evaluate("__import__('os')", {})
+
+
+def test_symbols_are_not_compared():
+    for compare in (lambda s: s == 1, lambda s: s != 1, lambda s: s < 1, lambda s: bool(s)):
+        with pytest.raises(mc.MosaicError):
+            compare(Symbol("N"))
+
+
+def test_a_kernel_shows_its_name_and_place():
+    assert repr(example).startswith("<kernel example at ")
+    assert example.__name__ == "example"
