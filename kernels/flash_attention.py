@@ -71,7 +71,7 @@ def flash_attention(
     i, h, b = mc.program_id(0), mc.program_id(1), mc.program_id(2)
     if causal:
         i = mc.num_programs(0) - 1 - i  # the longest rows first, so that no program is left alone at the end
-    keys, values = k[b, h // (H // HK)], v[b, h // (H // HK)]
+    keys, values = k[b, h * HK // H], v[b, h * HK // H]
     queries = mc.load(q[b, h], (i, 0), (BM, BD))
     factor = scale * LOG2_E
 
