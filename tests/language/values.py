@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,13 +23,18 @@ INTEGERS = ("i64", "i32", "i16", "i8", "u8", "u32")
 ALL = tuple(DTYPES)
 
 
+@functools.cache
+def _context() -> ir.Context:
+    return new_context()  # one for all tests: making one takes longer than a test
+
+
 @contextmanager
 def tracing(verify: bool = True) -> Iterator[ir.Module]:
     """Operations called inside go into a module, which is verified at the end.
 
     verify: False where an error is expected after an operation was begun.
     """
-    with new_context(), ir.Location.unknown():
+    with _context(), ir.Location.unknown():
         module = ir.Module.create()
         with ir.InsertionPoint(module.body):
             yield module
