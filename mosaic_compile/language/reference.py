@@ -26,10 +26,11 @@ FAMILIES = {
     "loops": "Loops",
 }
 OPERATORS = {
-    "add": "a + b", "subtract": "a - b", "multiply": "a * b", "divide": "a / b", "floor_divide": "a // b", "remainder": "a % b",
-    "power": "a ** b", "negate": "-x", "equal": "a == b", "not_equal": "a != b", "less": "a < b", "less_equal": "a <= b",
-    "greater": "a > b", "greater_equal": "a >= b", "bitwise_and": "a & b", "bitwise_or": "a | b", "bitwise_xor": "a ^ b",
-    "bitwise_not": "~x", "shift_left": "a << b", "shift_right": "a >> b",
+    "add": "a + b", "subtract": "a - b", "multiply": "a * b", "divide": "a / b", "floor_divide": "a // b",
+    "remainder": "a % b", "power": "a ** b", "negate": "-x", "equal": "a == b", "not_equal": "a != b",
+    "less": "a < b", "less_equal": "a <= b", "greater": "a > b", "greater_equal": "a >= b",
+    "bitwise_and": "a & b", "bitwise_or": "a | b", "bitwise_xor": "a ^ b", "bitwise_not": "~x",
+    "shift_left": "a << b", "shift_right": "a >> b",
 }  # fmt: skip
 
 
@@ -56,7 +57,8 @@ def markdown() -> str:
     lines = [
         "# Operations",
         "",
-        "Made from the operations' docstrings by `python -m mosaic_compile.language.reference`. [language.md](language.md) says",
+        "Made from the operations' docstrings by `python -m mosaic_compile.language.reference`. "
+        "[language.md](language.md) says",
         "what tiles, arrays and kernels are.",
     ]
     for family, title in FAMILIES.items():

@@ -446,7 +446,8 @@ def ceil(x: Any) -> Tile:
 
 @op(reference=lambda x: 1 / (1 + np.exp(-x)))
 def sigmoid(x: Any) -> Tile:
-    """1 / (1 + e ** -x); f16 and bf16 are computed in f32, where e ** -x does not overflow, and rounded once."""
+    """1 / (1 + e ** -x); f16 and bf16 are computed in f32, where e ** -x does not overflow, and rounded
+    once."""
     from .convert import convert
 
     x = require_float(require_tile(x, "mc.sigmoid"), "mc.sigmoid")

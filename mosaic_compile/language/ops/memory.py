@@ -89,7 +89,7 @@ def _starts(what: str, array: Array, index: Any, shape: tuple[int, ...], offset:
 
 
 def _element_index(tile_index: Tile | int, size: int) -> Tile | int:
-    """A tile index counted in elements. It stays within 32 bits as dimensions do, which the compiler may rely on."""
+    """A tile index counted in elements: within 32 bits as dimensions are, which the compiler may rely on."""
     if size == 1 or not isinstance(tile_index, Tile):
         return tile_index * size
     no_wrap = arith.IntegerOverflowFlags.nsw
