@@ -13,21 +13,26 @@ from mosaic_compile.mlir import ir
 from .choose_memory_path import BLOCK_ACCESSES, operations
 from .places import frames_of
 from .tt_memory import packing_obstacle
-from .walk import block_extents
+from .walk import block_extents, kernels
 
 MAX_ELEMENTS = 1 << 20  # Triton's TRITON_MAX_TENSOR_NUMEL
 MIN_DOT_DEPTH = {8: 32, 16: 16, 32: 8, 64: 4}  # K of the smallest matrix instruction, by bits of an element
 MIN_DOT_SIDE = 16
+MAX_THREADS = 1024  # of a thread block, on NVIDIA and AMD alike
 
 
 @dataclass(frozen=True)
 class CheckTritonLimits:
-    """target: its name, for the message."""
+    """target: its name, for the message. warp_size: threads of a warp. clusters: whether programs may span thread blocks."""
 
     name: ClassVar[str] = "check-triton-limits"
     target: str = "GPUs"
+    warp_size: int = 32
+    clusters: bool = True
 
     def run(self, module: ir.Module) -> None:
+        for kernel in kernels(module):
+            self.check_options(kernel)
         for op in operations(module.operation):
             for value in (*op.results, *op.operands):
                 self.check_type(op, value.type)
@@ -40,6 +45,24 @@ class CheckTritonLimits:
 
     def fail(self, op: ir.Operation, message: str, help: str) -> TargetLimitError:
         return TargetLimitError(message, help, frames_of(op.location))
+
+    def check_options(self, kernel: ir.Operation) -> None:
+        if "tile.options" not in kernel.attributes:
+            return
+        options = {a.name: a.attr.value for a in ir.DictAttr(kernel.attributes["tile.options"])}
+        warps, blocks = options.get("num_warps", 1), options.get("num_ctas", 1)
+        if warps * self.warp_size > MAX_THREADS:
+            raise self.fail(
+                kernel,
+                f"num_warps={warps} makes programs of {warps * self.warp_size} threads, but {self.target} runs at most {MAX_THREADS}",
+                f"use num_warps={MAX_THREADS // self.warp_size} or fewer",
+            )
+        if blocks > 1 and not self.clusters:
+            raise self.fail(
+                kernel,
+                f"num_ctas={blocks} needs clusters of thread blocks, which {self.target} does not have",
+                "leave num_ctas at 1, or compile for sm90 or sm100",
+            )
 
     def check_type(self, op: ir.Operation, type_: ir.Type) -> None:
         shape = shape_of(type_)

@@ -49,7 +49,7 @@ def stages(target: Target) -> tuple[Any, ...]:
             PropagateDivisibility(),
             Upstream("canonicalize"),  # what has become constant folds
             Upstream("cse"),
-            CheckTritonLimits(target=target.name),
+            CheckTritonLimits(target.name, target.warp_size, target.clusters),
             ChooseMemoryPath(tma=target.tma),  # needs the facts of propagate-divisibility
         ),
     )

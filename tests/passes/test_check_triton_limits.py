@@ -1,23 +1,28 @@
 """check-triton-limits: the whole message of each limit, at the kernel's line."""
 
 import pytest
+from mosaic_compile.passes.check_triton_limits import CheckTritonLimits
+from mosaic_compile.passes.propagate_divisibility import PropagateDivisibility
 
 import mosaic_compile as mc
 from mosaic_compile.errors import TargetLimitError
 from mosaic_compile.frontend import trace
-from mosaic_compile.passes.check_triton_limits import CheckTritonLimits
-from mosaic_compile.passes.propagate_divisibility import PropagateDivisibility
 
 from .helpers import PREPARE, run_passes
 
 
-def message(kernel, **choices) -> str:
+SM90 = CheckTritonLimits(target="sm90")
+
+
+def message(kernel, limits=SM90, **choices) -> str:
     """The error for sm90 with the lines of the kernel, but without its place."""
     module = trace(kernel, kernel.specialize(**choices))
     with pytest.raises(TargetLimitError) as raised:
-        run_passes(module, *PREPARE, PropagateDivisibility(), CheckTritonLimits(target="sm90"))
+        run_passes(module, *PREPARE, PropagateDivisibility(), limits)
     lines = str(raised.value).split("\n")
-    return "\n".join(line.split("| ")[-1].strip() for line in lines if "-->" not in line and line.strip() != "|")
+    return "\n".join(
+        line.split("| ")[-1].strip() for line in lines if "-->" not in line and line.strip() != "|"
+    )
 
 
 def test_sizes():
@@ -74,7 +79,9 @@ def test_products(dtype, m, n, k, what, extent, depth):
     )
 
 
-PACKED_HELP = "help: start at a tile index or at an even offset such as 2 * j, and promise even rows: --shape N=%2"
+PACKED_HELP = (
+    "help: start at a tile index or at an even offset such as 2 * j, and promise even rows: --shape N=%2"
+)
 
 
 def test_packed_offset():
@@ -136,4 +143,27 @@ def test_span():
         "mc.store(y, 0, mc.load(x, (0, 0), (64, 1)).reshape(64))\n"
         f"{'^' * len('mc.load(x, (0, 0), (64, 1)).reshape(64)')}\n"
         "help: use a smaller tile in dimension 0, whose stride is 67108864"
+    )
+
+
+@mc.kernel
+def doubled(x: mc.f32[16]):
+    mc.store(x, 0, mc.load(x, 0, 16) * 2)
+
+
+def test_threads():
+    assert message(doubled, CheckTritonLimits("gfx942", warp_size=64), num_warps=32) == (
+        "error: num_warps=32 makes programs of 2048 threads, but gfx942 runs at most 1024\n"
+        "def doubled(x: mc.f32[16]):\n"
+        "^^^^^^^^^^^^^^^^^^^^^^^^^^\n"
+        "help: use num_warps=16 or fewer"
+    )
+
+
+def test_clusters():
+    assert message(doubled, CheckTritonLimits("sm80", clusters=False), num_ctas=2) == (
+        "error: num_ctas=2 needs clusters of thread blocks, which sm80 does not have\n"
+        "def doubled(x: mc.f32[16]):\n"
+        "^^^^^^^^^^^^^^^^^^^^^^^^^^\n"
+        "help: leave num_ctas at 1, or compile for sm90 or sm100"
     )
