@@ -95,47 +95,51 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     options = argparse.Namespace(kernel=None, debug="--debug" in argv)
     try:
         parser().parse_args(argv, options)
-        run(options, errors)
+        run(options)
         sys.stdout.flush()
         return 0
     except BrokenPipeError:  # the reader of --emit went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        errors.print("interrupted")
+        _say("interrupted")
         return INTERRUPTED
     except MosaicError as error:
-        return _report(error, options, argv, errors)
+        return _report(error, options, argv)
     except OSError as error:
         file = f" ('{error.filename}')" if error.filename else ""
         failed = UsageError(f"a file cannot be read or written: {error.strerror or error}{file}")
         failed.__cause__ = error
-        return _report(failed, options, argv, errors)
+        return _report(failed, options, argv)
     except Exception as error:
         fault = InternalError(
             f"the compiler itself failed: {type(error).__name__}: {error}",
             "please report this with the kernel; --debug shows where it happened",
         )
         fault.__cause__ = error
-        return _report(fault, options, argv, errors)
+        return _report(fault, options, argv)
 
 
-def _report(error: MosaicError, options: argparse.Namespace, argv: list[str], errors: Console) -> int:
+def _say(text: str) -> None:
+    """To standard error: standard output is for results."""
+    print(text, file=sys.stderr)
+
+
+def _report(error: MosaicError, options: argparse.Namespace, argv: list[str]) -> int:
     if options.debug:
         traceback.print_exception(error.__cause__ or error)
-    errors.print(error.render())
+    _say(error.render())
     if isinstance(error, UsageError | ArgumentError | CacheError):
         return USAGE
     chosen = [] if options.kernel is None or "--kernel" in " ".join(argv) else ["--kernel", options.kernel]
-    errors.print(f"to repeat: {shlex.join(['mosaic-compile', *argv, *chosen])}")
+    _say(f"to repeat: {shlex.join(['mosaic-compile', *argv, *chosen])}")
     return MISTAKE
 
 
-def run(options: argparse.Namespace, errors: Console) -> None:
+def run(options: argparse.Namespace) -> None:
     if options.list_targets:
         _print_targets()
         return
@@ -148,7 +152,6 @@ def run(options: argparse.Namespace, errors: Console) -> None:
         overrides={name: Path(value) for name, value in _assignments("--override", options.override).items()},
         pass_options=_pass_options(options.pass_option),
         dump=options.dump_ir,
-        until=None if options.emit in (None, "sass") or options.output else options.emit,
     )
     stages = pipeline(compilation)
     if options.print_pipeline:
@@ -159,8 +162,10 @@ def run(options: argparse.Namespace, errors: Console) -> None:
     settings = Settings(_settings(options.set), *_shapes(options.shape), frozenset(options.arrays))
     kernels = choose(load_kernels(options.file), options.kernel, options.file)
     _check(options, compilation, kernels, settings)
+    if options.emit not in (None, "sass") and not options.output:
+        compilation = replace(compilation, until=options.emit)
     several = len(kernels) > 1
-    with _progress(errors) as progress:
+    with _progress() as progress:
         task = progress.add_task("", total=len(kernels))
         for name, kernel in kernels.items():
             options.kernel = name if several else options.kernel  # for the command that repeats a failure
@@ -180,18 +185,18 @@ def run(options: argparse.Namespace, errors: Console) -> None:
             else:
                 _print_artifact(name, spec, outcome, folder)
             if dump:
-                errors.print(f"  the IR after each pass is in {dump}")
+                _say(f"  the IR after each pass is in {dump}")
             if options.timing:
-                _print_timings(outcome, errors)
+                _print_timings(outcome)
             sys.stdout.flush()
             progress.advance(task)
 
 
 @contextmanager
-def _progress(errors: Console) -> Iterator[Progress]:
+def _progress() -> Iterator[Progress]:
     """A line that says what is being compiled, on terminals; gone when it is done."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    if not errors.is_terminal:
+    if not sys.stderr.isatty():
         yield Progress(*columns, disable=True)
         return
     # Back ends redirect the process's standard error while they run: progress has a way of its own.
@@ -406,10 +411,10 @@ def _emit(stage: str, compilation: Compilation, outcome: Outcome) -> None:
         sys.stdout.write(result if result.endswith("\n") else result + "\n")
 
 
-def _print_timings(outcome: Outcome, errors: Console) -> None:
+def _print_timings(outcome: Outcome) -> None:
     rows = [(stage, step, f"{milliseconds:8.1f}") for stage, step, milliseconds in outcome.timings]
     rows.append(("", "total", f"{sum(ms for _, _, ms in outcome.timings):8.1f}"))
-    errors.print(_table([("stage", "step", "      ms"), *rows]))
+    _say(_table([("stage", "step", "      ms"), *rows]))
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
@@ -454,3 +459,7 @@ def _print_pipeline(stages: Sequence[Stage]) -> None:
                 print(f"  {_with_options(pass_.name, _own_options(pass_))}")
         else:
             print(f"  {stage.summary}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -118,11 +118,17 @@ def compile_kernel(kernel: Kernel, spec: Specialization, compilation: Compilatio
         outcome = _run_stages(kernel, spec, stages, compilation, session)
     except BaseException as error:
         if recorder is not None:  # what ran before the failure is what one wants to see
-            recorder.finish(error.message if isinstance(error, MosaicError) else repr(error))
+            recorder.finish(_reason(error))
         raise
     if recorder is not None:
         recorder.finish(manifest=outcome.artifact.manifest if outcome.artifact is not None else None)
     return outcome
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return error.message if isinstance(error, MosaicError) else f"{type(error).__name__}: {error}"
 
 
 def _about(kernel: Kernel, spec: Specialization, target: Target) -> dict[str, Any]:

@@ -26,6 +26,7 @@ def load_kernels(path: Path) -> dict[str, Kernel]:
         raise UsageError(f"there is no file '{path}'", "give the path of a Python file with kernels")
     if path.is_dir():
         raise UsageError(f"'{path}' is a folder", "give the path of a Python file with kernels")
+    linecache.checkcache(str(path))  # the file may have changed since this process read it last
     code = _compiled(path)
     name = f"mosaic_kernel_file_{path.stem}"
     module = types.ModuleType(name)
@@ -96,8 +97,10 @@ def _place(error: SyntaxError, file: str) -> Span:
         return len(text[: max(0, offset - 1)].encode())
 
     start = column(error.offset or 1)
-    one_line = error.end_lineno in (None, line) and error.end_offset not in (None, 0)
-    end = column(error.end_offset) if one_line and error.end_offset else len(text.rstrip().encode())
+    if not error.end_offset or error.end_lineno is None:  # Python knows where it starts only
+        end = start + 1
+    else:
+        end = column(error.end_offset) if error.end_lineno == line else len(text.rstrip().encode())
     return Span(file, line, start, line, max(end, start + 1))
 
 

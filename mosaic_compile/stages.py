@@ -5,6 +5,7 @@ The list is the only place that knows the order. Dumping, timing and overriding 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -127,7 +128,5 @@ def parse_module(file: Path) -> ir.Module:
 
 def _first_diagnostic(error: ir.MLIRError, file: Path) -> tuple[str, str]:
     first = error.error_diagnostics[0]
-    place = first.location
-    return (
-        f"{file}:{place.start_line}:{place.start_col}" if hasattr(place, "start_line") else str(file)
-    ), first.message
+    place = re.search(r":\d+:\d+(?=\D*$)", str(first.location))
+    return f"{file}{place[0] if place else ''}", first.message

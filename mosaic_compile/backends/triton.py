@@ -110,6 +110,8 @@ class TritonStage:
                 raise OverrideError(f"'{file}' is not a {self.extension} file", f"give what --emit {self.name} wrote")
             return contents
         text = contents.decode()
+        if self.extension == "llir":
+            _compiler(self.name, session).check_llvm(file, text)
         return text if self.step is not None else _compiler(self.name, session).parse_file(str(file), str(file))
 
 
@@ -167,6 +169,24 @@ class TritonCompiler:
                 raise OverrideError(f"Triton does not accept {name}: {message}", "correct the IR") from None
         module.context = self.context
         return module
+
+    def check_llvm(self, file: Path, text: str) -> None:
+        """Raises OverrideError for text that is not LLVM IR, at which Triton would end the process."""
+        from llvmlite import binding
+        from triton._C.libtriton import llvm
+
+        context = llvm.context()
+        empty = llvm.to_module(self.ir.builder(self.context).create_module(), context)
+        try:
+            llvm.link_extern_libs(empty, [str(file)])
+        except ValueError:
+            try:  # llvmlite may have another version of LLVM, but it says where
+                binding.parse_assembly(text)
+                place = ""
+            except RuntimeError as error:
+                found = re.search(r":(\d+:\d+: )error: (.*)", str(error))
+                place = f": {found[1]}{found[2]}" if found else ""
+            raise OverrideError(f"'{file}' is not LLVM IR{place}", "correct the IR") from None
 
     def run(
         self, stage: TritonStage, state: Any, session: Session, record: Callable[[str, str], None] | None = None
