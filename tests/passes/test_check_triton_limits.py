@@ -10,7 +10,6 @@ from mosaic_compile.frontend import trace
 
 from .helpers import PREPARE, run_passes
 
-
 SM90 = CheckTritonLimits(target="sm90")
 
 
