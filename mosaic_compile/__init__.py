@@ -5,6 +5,8 @@
 docs/language.md lists everything that is here.
 """
 
+from .artifact import Artifact
+from .driver import compile
 from .errors import MosaicError
 from .language.arrays import ArraySpec, Const, In, InOut, Out
 from .language.dtypes import DType, DTypeVar, bf16, bool_, f8e4m3, f8e5m2, f16, f32, f64, i4, i8, i16, i32, i64, u8, u32

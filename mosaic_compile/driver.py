@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
 import inspect
 import json
 import os
@@ -316,6 +315,8 @@ def _arrays(kernel: Kernel, spec: Specialization, access: Mapping[str, str]) -> 
 
 def versions(target: Target) -> dict[str, str]:
     """The versions of everything that decides the result."""
+    import importlib.metadata  # slow to import
+
     packages = {
         "mosaic-compile": "mosaic-compile",
         "torch-mlir": "torch-mlir",
