@@ -1,7 +1,9 @@
 """Compile time from a cold start: our matmul for sm90 against the same kernel written in Triton.
 
-Each measurement is a fresh process with empty caches: it imports the compiler, compiles the kernel to a cubin, and ends.
-The two alternate, so that a slow phase of the machine meets both. Usage: python benchmarks/compile_time.py [--runs 9]
+Each measurement is a fresh process with empty caches: it imports the compiler, compiles the kernel to a
+cubin, and ends. The two alternate, so that a slow phase of the machine meets both.
+
+Usage: python benchmarks/compile_time.py [--runs 9]
 """
 
 from __future__ import annotations
@@ -9,16 +11,18 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 HERE = Path(__file__).parent
 
-OURS = "from mosaic_compile.cli import main; raise SystemExit(main([{file!r}, '--target', 'sm90', '--timing']))"
+OURS = (
+    "from mosaic_compile.cli import main; raise SystemExit(main([{file!r}, '--target', 'sm90', '--timing']))"
+)
 TRITONS = "import runpy; runpy.run_path({file!r}, run_name='__main__')"
 
 
@@ -27,7 +31,9 @@ def measure(code: str) -> tuple[float, str]:
     with tempfile.TemporaryDirectory() as caches:
         environment = {**os.environ, "TRITON_CACHE_DIR": caches, "MOSAIC_CACHE_DIR": caches}
         start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True
+        )
         seconds = time.perf_counter() - start
     if done.returncode:
         raise SystemExit(f"a run failed:\n{done.stdout}{done.stderr}")
@@ -49,11 +55,14 @@ def main() -> None:
         seconds["triton"].append(measure(tritons)[0])
     import triton
 
-    print(f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, Triton {triton.__version__}")
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    versions = f"Python {platform.python_version()}, Triton {triton.__version__}"
+    print(f"{time.strftime('%Y-%m-%d')}, {machine}, {versions}")
     for name, values in seconds.items():
-        print(f"{name:7} median {statistics.median(values):.3f} s   min {min(values):.3f} s   max {max(values):.3f} s")
-    ratios = [a / b for a, b in zip(seconds["mosaic"], seconds["triton"])]
-    print(f"ratio   {statistics.median(seconds['mosaic']) / statistics.median(seconds['triton']):.3f} of the medians, {statistics.median(ratios):.3f} median of the pairs")
+        print(f"{name:7} median {median(values):.3f} s   min {min(values):.3f} s   max {max(values):.3f} s")
+    pairs = [a / b for a, b in zip(seconds["mosaic"], seconds["triton"])]
+    ratio = median(seconds["mosaic"]) / median(seconds["triton"])
+    print(f"ratio   {ratio:.3f} of the medians, {median(pairs):.3f} median of the pairs")
     print("\nour time, step by step (one run):\n" + timing)
 
 

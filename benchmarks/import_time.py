@@ -1,4 +1,7 @@
-"""Time of `import mosaic_compile` in a fresh process, beside Python's own start. Usage: python benchmarks/import_time.py"""
+"""Time of `import mosaic_compile` in a fresh process, beside Python's own start.
+
+Usage: python benchmarks/import_time.py
+"""
 
 import statistics
 import subprocess

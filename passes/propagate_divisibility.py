@@ -162,8 +162,8 @@ class _Analysis:
         transfer = _TRANSFER.get(op.name)
         if transfer is None:
             return None
-        if op.name == "arith.subi" and (operands := self.floor_remainder(op)):
-            return facts.floor_remainder(self[operands[0]], self[operands[1]])
+        if op.name == "arith.subi" and (divided := self.floor_remainder(op)):
+            return facts.floor_remainder(self[divided[0]], self[divided[1]])
         operands = [self[operand] for operand in op.operands]
         if op.name in _MAY_WRAP:
             flags = str(op.attributes.get("overflowFlags", ""))
@@ -298,9 +298,11 @@ def _dimensions(kernel: ir.Operation) -> tuple[dict[ir.Value, list[Dim | int]], 
         if not isinstance(argument.type, ArrayType):
             continue
         sizes = array_sizes(argument)
-        names = [name.value for name in given["tile.dims"]] if "tile.dims" in given else [None] * len(sizes)
+        dims_given = (
+            [dim.value for dim in given["tile.dims"]] if "tile.dims" in given else [None] * len(sizes)
+        )
         # A dimension without a name is like no other.
-        names = [name if isinstance(name, str) else f"{number}.{axis}" for axis, name in enumerate(names)]
+        names = [dim if isinstance(dim, str) else f"{number}.{axis}" for axis, dim in enumerate(dims_given)]
         multiples = list(given.get("tile.dim_multiples", [1] * len(sizes)))
         for name, size, multiple in zip(names, sizes, multiples):
             # Dimensions of one name are equal: what is known of each holds for all.
@@ -347,8 +349,8 @@ def _grid_fact(node: ast.expr, named: Mapping[str, Fact]) -> Fact | None:
             pass
         case _:
             return None
-    values = [_grid_fact(argument, named) for argument in arguments]
-    if None in values or name not in _GRID_OPERATORS:
+    values = [fact for argument in arguments if (fact := _grid_fact(argument, named)) is not None]
+    if len(values) < len(arguments) or name not in _GRID_OPERATORS:
         return None
-    result = reduce(_GRID_OPERATORS[name], values)  # type: ignore[arg-type]
+    result = reduce(_GRID_OPERATORS[name], values)
     return None if result.low == facts.INT_MIN else result

@@ -79,7 +79,7 @@ def _uniform(value: ir.Value, shape: Sequence[int]) -> ir.Value | None:
         type_ = _tile_type(value, shape)
         return arith.constant(type_, ir.DenseElementsAttr.get_splat(type_, element))
     scalar = _source_of(value, "tile.broadcast")
-    return _broadcast(scalar, shape) if scalar is not None and not shape_of(scalar.type) else None
+    return _broadcast(scalar, list(shape)) if scalar is not None and not shape_of(scalar.type) else None
 
 
 def _simpler_permute(source: ir.Value, order: list[int]) -> ir.Value | None:

@@ -23,7 +23,7 @@ class ValueType:
     """A type of the IR; `dtype` is that of the elements, None for types that are not numbers or tiles."""
 
     text: str
-    dtype: np.dtype[Any] | None
+    dtype: Any  # an np.dtype
     shape: tuple[int, ...]
 
 

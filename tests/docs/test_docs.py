@@ -28,4 +28,6 @@ def test_files_that_documents_name_exist():
 
     for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks/README.md"]:
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document.name} links to {target}, which is not there"
+            assert (document.parent / target).exists(), (
+                f"{document.name} links to {target}, which is not there"
+            )

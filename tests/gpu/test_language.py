@@ -12,7 +12,22 @@ torch = pytest.importorskip("torch")
 T = mc.DTypeVar("T", mc.f16, mc.i8, mc.f64, mc.f8e5m2)
 U = mc.DTypeVar("U", mc.f32, mc.f16, mc.i32, mc.f64)
 
-FUNCTIONS = ["exp", "exp2", "log", "log2", "sin", "cos", "tanh", "erf", "sqrt", "rsqrt", "floor", "ceil", "sigmoid", "abs"]
+FUNCTIONS = [
+    "exp",
+    "exp2",
+    "log",
+    "log2",
+    "sin",
+    "cos",
+    "tanh",
+    "erf",
+    "sqrt",
+    "rsqrt",
+    "floor",
+    "ceil",
+    "sigmoid",
+    "abs",
+]
 
 
 @mc.kernel(grid=lambda N, B: (mc.cdiv(N, B),))
@@ -38,7 +53,30 @@ def to_fp8(x: mc.f32["N"], y: mc.Out[mc.f8e4m3["N"]], z: mc.Out[mc.f8e5m2["N"]],
 
 
 def test_fp8_conversions_are_pytorchs():
-    special = [0.0, -0.0, 448.0, 449.0, 464.0, 464.1, -465.0, 480.0, 57344.0, 61439.0, 61440.0, -65536.0, 1e30, np.inf, -np.inf, np.nan, 2**-9, 2**-10, 1.5 * 2**-10, 2**-16, 2**-17, 1e-9]
+    special = [
+        0.0,
+        -0.0,
+        448.0,
+        449.0,
+        464.0,
+        464.1,
+        -465.0,
+        480.0,
+        57344.0,
+        61439.0,
+        61440.0,
+        -65536.0,
+        1e30,
+        np.inf,
+        -np.inf,
+        np.nan,
+        2**-9,
+        2**-10,
+        1.5 * 2**-10,
+        2**-16,
+        2**-17,
+        1e-9,
+    ]
     x = torch.tensor(special + list(np.random.default_rng(0).normal(size=400) * 100), dtype=torch.float32)
     y = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device="cuda")
     z = torch.empty(x.shape, dtype=torch.float8_e5m2, device="cuda")
@@ -61,7 +99,9 @@ def test_scatter_add():
 
 
 @mc.kernel(grid=lambda M, B: (mc.cdiv(M, B),))
-def scans(x: mc.f32["M", 128], total: mc.Out[mc.f32["M", 128]], best: mc.Out[mc.i32["M"]], *, B: mc.Const = 16):
+def scans(
+    x: mc.f32["M", 128], total: mc.Out[mc.f32["M", 128]], best: mc.Out[mc.i32["M"]], *, B: mc.Const = 16
+):
     i = mc.program_id(0)
     rows = mc.load(x, (i, 0), (B, 128))
     mc.store(total, (i, 0), mc.cumsum(rows, 1, reverse=True))
@@ -103,7 +143,10 @@ def unpack(x: mc.i4["M", "N"], y: mc.Out[mc.i8["M", "N"]], z: mc.Out[mc.i4["M", 
 
 def test_packed_i4():
     packed = torch.randint(-128, 128, (16, 32), dtype=torch.int8)
-    y, z = torch.empty(16, 64, dtype=torch.int8, device="cuda"), torch.zeros(16, 32, dtype=torch.int8, device="cuda")
+    y, z = (
+        torch.empty(16, 64, dtype=torch.int8, device="cuda"),
+        torch.zeros(16, 32, dtype=torch.int8, device="cuda"),
+    )
     unpack(packed.cuda(), y, z)
     low, high = (packed.numpy() << 4).astype(np.int8) >> 4, packed.numpy() >> 4
     np.testing.assert_array_equal(y.cpu().numpy(), np.stack([low, high], -1).reshape(16, 64))
@@ -111,7 +154,15 @@ def test_packed_i4():
 
 
 @mc.kernel(grid=lambda M, BM: (mc.cdiv(M, BM), 4))
-def split_k(a: mc.f16["M", "K"], b: mc.f16["K", "N"], c: mc.InOut[mc.f32["M", "N"]], *, BM: mc.Const = 64, BN: mc.Const = 64, BK: mc.Const = 32):
+def split_k(
+    a: mc.f16["M", "K"],
+    b: mc.f16["K", "N"],
+    c: mc.InOut[mc.f32["M", "N"]],
+    *,
+    BM: mc.Const = 64,
+    BN: mc.Const = 64,
+    BK: mc.Const = 32,
+):
     m = mc.program_id(0)
     acc = mc.zeros((BM, BN), mc.f32)
     for k in range(mc.program_id(1), mc.cdiv(a.shape[1], BK), mc.num_programs(1)):
@@ -164,7 +215,10 @@ def test_bf16_scalars_and_bools():
 
     x = torch.randn(100).bfloat16()
     flags = torch.rand(100) < 0.5
-    out, negated = torch.empty(100, dtype=torch.bfloat16, device="cuda"), torch.empty(100, dtype=torch.bool, device="cuda")
+    out, negated = (
+        torch.empty(100, dtype=torch.bfloat16, device="cuda"),
+        torch.empty(100, dtype=torch.bool, device="cuda"),
+    )
     scalars.scale(x.cuda(), flags.cuda(), out, negated, 1.5, 7)
     np.testing.assert_array_equal(negated.cpu().numpy(), ~flags.numpy())
     expected = torch.where(flags, x * 1.5 + 7, x)
@@ -175,7 +229,13 @@ def test_bf16_scalars_and_bools():
 
 @mc.kernel(grid=lambda M, BM: (mc.cdiv(M, BM),), tune=[dict(BM=128, num_warps=4), dict(BM=64, num_warps=4)])
 def specialized(
-    a: mc.bf16["M", "K"], b: mc.bf16["K", "N"], c: mc.Out[mc.bf16["M", "N"]], *, BM: mc.Const = 128, BN: mc.Const = 128, BK: mc.Const = 64
+    a: mc.bf16["M", "K"],
+    b: mc.bf16["K", "N"],
+    c: mc.Out[mc.bf16["M", "N"]],
+    *,
+    BM: mc.Const = 128,
+    BN: mc.Const = 128,
+    BK: mc.Const = 64,
 ):
     m = mc.program_id(0)
     acc = mc.zeros((BM, BN), mc.f32)
@@ -194,7 +254,13 @@ def test_warp_specialized_loop():
 
 @mc.kernel(grid=lambda M, BM: (mc.cdiv(M, BM),), tune=[dict(num_ctas=2, num_warps=4)])
 def clustered(
-    a: mc.bf16["M", "K"], b: mc.bf16["K", "N"], c: mc.Out[mc.bf16["M", "N"]], *, BM: mc.Const = 128, BN: mc.Const = 128, BK: mc.Const = 64
+    a: mc.bf16["M", "K"],
+    b: mc.bf16["K", "N"],
+    c: mc.Out[mc.bf16["M", "N"]],
+    *,
+    BM: mc.Const = 128,
+    BN: mc.Const = 128,
+    BK: mc.Const = 64,
 ):
     m = mc.program_id(0)
     acc = mc.zeros((BM, BN), mc.f32)
@@ -212,7 +278,15 @@ def test_programs_in_clusters():
 
 
 @mc.kernel(grid=lambda M, BM: (mc.cdiv(M, BM),))
-def every_dot(a: T["M", "K"], b: T["K", "N"], c: mc.Out[U["M", "N"]], *, BM: mc.Const = 64, BN: mc.Const = 64, BK: mc.Const = 64):
+def every_dot(
+    a: T["M", "K"],
+    b: T["K", "N"],
+    c: mc.Out[U["M", "N"]],
+    *,
+    BM: mc.Const = 64,
+    BN: mc.Const = 64,
+    BK: mc.Const = 64,
+):
     m = mc.program_id(0)
     acc = mc.zeros((BM, BN), c.dtype)
     for k in range(mc.cdiv(a.shape[1], BK)):

@@ -53,14 +53,26 @@ def test_softmax(shape, dtype):
 @pytest.mark.parametrize("shape", [(1, 16), (7, 129), (64, 4096), (5, 8192)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rms_norm(shape, dtype):
-    x, w, out = randn(*shape, dtype=dtype), randn(shape[1], dtype=dtype, seed=1), poisoned(*shape, dtype=dtype)
+    x, w, out = (
+        randn(*shape, dtype=dtype),
+        randn(shape[1], dtype=dtype, seed=1),
+        poisoned(*shape, dtype=dtype),
+    )
     rms_norm(x, w, out, 1e-5)
     x64, w64 = host(x), host(w)
     expected = x64 / np.sqrt((x64**2).mean(1, keepdims=True) + 1e-5) * w64
     assert_close(out, expected, 2 * EPS[dtype] + 1e-5)
 
 
-SHAPES = [(128, 256, 64), (1, 1, 1), (127, 129, 65), (129, 255, 1), (256, 512, 1000), (1000, 776, 520), (16, 4096, 4096)]
+SHAPES = [
+    (128, 256, 64),
+    (1, 1, 1),
+    (127, 129, 65),
+    (129, 255, 1),
+    (256, 512, 1000),
+    (1000, 776, 520),
+    (16, 4096, 4096),
+]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -83,7 +95,9 @@ def test_matmul_of_views(layout):
     if layout == "padded":
         a = torch.nn.functional.pad(a, (0, 5))[:, :k]
     if layout == "offset":
-        a = torch.cat([a.flatten()[:3], a.flatten()])[3:].view(m, k)  # an address that is no multiple of 16 bytes
+        a = torch.cat([a.flatten()[:3], a.flatten()])[3:].view(
+            m, k
+        )  # an address that is no multiple of 16 bytes
     c = poisoned(m, n, dtype=torch.bfloat16)
     matmul(a, b, c, 1.0)
     assert_close(c, host(a) @ host(b), EPS[torch.bfloat16])
@@ -180,7 +194,10 @@ def test_streams_and_repeats():
 def test_zero_sizes():
     a, b = torch.empty(0, 64, dtype=torch.bfloat16, device="cuda"), randn(64, 32, dtype=torch.bfloat16)
     matmul(a, b, torch.empty(0, 32, dtype=torch.bfloat16, device="cuda"), 1.0)
-    a, b = torch.empty(8, 0, dtype=torch.bfloat16, device="cuda"), torch.empty(0, 32, dtype=torch.bfloat16, device="cuda")
+    a, b = (
+        torch.empty(8, 0, dtype=torch.bfloat16, device="cuda"),
+        torch.empty(0, 32, dtype=torch.bfloat16, device="cuda"),
+    )
     c = poisoned(8, 32, dtype=torch.bfloat16)
     matmul(a, b, c, 1.0)
     torch.cuda.synchronize()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.special
+
 from mosaic_compile.kernels import flash_attention, matmul, rms_norm, softmax, vector_add
 
 from .helpers import random

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from mosaic_compile.kernels import flash_attention, matmul, rms_norm, softmax, vector_add
 
 from .helpers import U32, assert_within, launch, least, numpy_type, random, roundoff, unwritten

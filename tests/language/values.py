@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from mosaic_compile.dialects.tile import ArrayType, DimOp
-
 from mosaic_compile.errors import MosaicError
 from mosaic_compile.language.arrays import Access
 from mosaic_compile.language.dtypes import DTYPES, i32
