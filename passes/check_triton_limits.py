@@ -1,4 +1,4 @@
-"""check-triton-limits: what a kernel may not ask of Triton, said with the kernel's line before Triton says it in its own words."""
+"""check-triton-limits: what a kernel may not ask of Triton, said with the kernel's line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ MAX_THREADS = 1024  # of a thread block, on NVIDIA and AMD alike
 
 @dataclass(frozen=True)
 class CheckTritonLimits:
-    """target: its name, for the message. warp_size: threads of a warp. clusters: whether programs may span thread blocks."""
+    """target: its name, for the message. warp_size: threads of a warp. clusters: whether a program may span
+    several thread blocks."""
 
     name: ClassVar[str] = "check-triton-limits"
     target: str = "GPUs"
@@ -40,7 +41,10 @@ class CheckTritonLimits:
                 self.check_dot(op)
             if op.name in BLOCK_ACCESSES:
                 self.check_span(op)
-            if op.name in ("tile.store", "tile.scatter") and str(element_type_of(op.opview.value.type)) == "i4":
+            if (
+                op.name in ("tile.store", "tile.scatter")
+                and str(element_type_of(op.opview.value.type)) == "i4"
+            ):
                 self.check_packed(op)
 
     def fail(self, op: ir.Operation, message: str, help: str) -> TargetLimitError:
@@ -54,7 +58,8 @@ class CheckTritonLimits:
         if warps * self.warp_size > MAX_THREADS:
             raise self.fail(
                 kernel,
-                f"num_warps={warps} makes programs of {warps * self.warp_size} threads, but {self.target} runs at most {MAX_THREADS}",
+                f"num_warps={warps} makes programs of {warps * self.warp_size} threads, "
+                f"but {self.target} runs at most {MAX_THREADS}",
                 f"use num_warps={MAX_THREADS // self.warp_size} or fewer",
             )
         if blocks > 1 and not self.clusters:
@@ -71,7 +76,8 @@ class CheckTritonLimits:
                 raise self.fail(
                     op,
                     f"a tile has the size {extent}, but sizes on {self.target} are powers of two",
-                    f"use {1 << extent.bit_length()}: loads are padded and stores clipped at the array's edges",
+                    f"use {1 << extent.bit_length()}: loads are padded "
+                    "and stores clipped at the array's edges",
                 )
         if prod(shape) > MAX_ELEMENTS:
             raise self.fail(
@@ -85,26 +91,36 @@ class CheckTritonLimits:
         *_, m, k = shape_of(a)
         n = shape_of(b)[-1]
         element = element_type_of(a)
-        bits = ir.IntegerType(element).width if isinstance(element, ir.IntegerType) else ir.FloatType(element).width
+        bits = (
+            ir.IntegerType(element).width
+            if isinstance(element, ir.IntegerType)
+            else ir.FloatType(element).width
+        )
         depth = max(MIN_DOT_DEPTH[bits], 16)
-        for extent, least, which in ((m, MIN_DOT_SIDE, "rows of the first"), (n, MIN_DOT_SIDE, "columns of the second"), (k, depth, "inner")):
+        for extent, least, which in (
+            (m, MIN_DOT_SIDE, "rows of the first"),
+            (n, MIN_DOT_SIDE, "columns of the second"),
+            (k, depth, "inner"),
+        ):
             if extent < least:
                 raise self.fail(
                     op,
-                    f"mc.dot on {self.target} multiplies at least {MIN_DOT_SIDE}x{depth} by {depth}x{MIN_DOT_SIDE} "
+                    f"mc.dot on {self.target} multiplies at least "
+                    f"{MIN_DOT_SIDE}x{depth} by {depth}x{MIN_DOT_SIDE} "
                     f"({element} elements), but the {which} dimension is {extent}",
                     f"use a tile of {least}: loads are padded with zeros; for a vector, multiply and mc.sum",
                 )
 
     def check_span(self, op: ir.Operation) -> None:
-        """Distances within a block are counted in 32 bits. Strides that are known at launch only are not seen here."""
+        """Distances within a block are counted in 32 bits. Strides known at launch only are not seen here."""
         _, strides = array_type_of(op.opview.array)
         distances = [(extent - 1) * max(stride, 0) for extent, stride in zip(block_extents(op), strides)]
         if sum(distances) >= 2**31:
             axis = distances.index(max(distances))
             raise self.fail(
                 op,
-                f"a block's elements lie up to {sum(distances)} elements apart, but {self.target} counts to {2**31 - 1} within one",
+                f"a block's elements lie up to {sum(distances)} elements apart, "
+                f"but {self.target} counts to {2**31 - 1} within one",
                 f"use a smaller tile in dimension {axis}, whose stride is {strides[axis]}",
             )
 
@@ -120,5 +136,6 @@ class CheckTritonLimits:
             raise self.fail(
                 op,
                 f"mc.store writes two 4-bit elements at a time on {self.target}, but {obstacle}",
-                "start at a tile index or at an even offset such as 2 * j, and promise even rows: --shape N=%2",
+                "start at a tile index or at an even offset such as 2 * j, "
+                "and promise even rows: --shape N=%2",
             )

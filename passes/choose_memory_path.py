@@ -1,8 +1,8 @@
-"""choose-memory-path: decides for each block access whether a GPU moves it with a tensor descriptor (TMA) or with pointers.
+"""choose-memory-path: decides whether a GPU moves a block with a tensor descriptor (TMA) or with pointers.
 
-The decision is written on the operation, with its reason: `path` ("descriptor" or "pointers") and `path_reason`. It stands
-apart from the lowering so that it can be read in a dump, and edited. The rules of the tensor memory accelerator are in the
-PTX ISA, "Tensor Map", and the CUDA driver API, cuTensorMapEncodeTiled.
+The decision is written on the operation, with its reason: `path` ("descriptor" or "pointers") and
+`path_reason`. It stands apart from the lowering, so that a dump shows it and one can edit it. The rules of the
+tensor memory accelerator are in the PTX ISA, "Tensor Map", and the CUDA driver API, cuTensorMapEncodeTiled.
 """
 
 from __future__ import annotations
@@ -40,10 +40,15 @@ class ChooseMemoryPath:
                     if op.name in BLOCK_ACCESSES:
                         obstacle = self.obstacle(op, alignments)
                         if obstacle is None and op.operands[0] in both:
-                            obstacle = "the kernel reads and writes the array, and TMA keeps no order with other accesses"
+                            obstacle = (
+                                "the kernel reads and writes the array, "
+                                "and TMA keeps no order with other accesses"
+                            )
                         path = "pointers" if obstacle else "descriptor"
                         op.attributes["path"] = ir.StringAttr.get(path)
-                        op.attributes["path_reason"] = ir.StringAttr.get(obstacle or "all conditions of TMA hold")
+                        op.attributes["path_reason"] = ir.StringAttr.get(
+                            obstacle or "all conditions of TMA hold"
+                        )
 
     def obstacle(self, op: ir.Operation, facts: dict[ir.Value, dict[str, Any]]) -> str | None:
         """Why a descriptor cannot, or should not, move this block; None where it should."""
@@ -57,7 +62,11 @@ class ChooseMemoryPath:
             _shape_obstacle(view, tile)
             or _layout_obstacle(view, tile, facts[view.array])
             or _pad_obstacle(op, view)
-            or (None if _meets_dot(op) else "the tile takes part in no matrix product: threads load it straight to registers")
+            or (
+                None
+                if _meets_dot(op)
+                else "the tile takes part in no matrix product: threads load it straight to registers"
+            )
         )
 
 
@@ -76,7 +85,9 @@ def read_arrays(root: ir.Operation) -> set[ir.Value]:
 
 def _argument_facts(function: Any) -> dict[ir.Value, dict[str, Any]]:
     attributes = function.arg_attrs if "arg_attrs" in function.operation.attributes else []
-    return {argument: {a.name: a.attr for a in given} for argument, given in zip(function.arguments, attributes)}
+    return {
+        argument: {a.name: a.attr for a in given} for argument, given in zip(function.arguments, attributes)
+    }
 
 
 def element_bits(type_: ir.Type) -> int:
@@ -122,7 +133,7 @@ def _pad_obstacle(op: ir.Operation, view: Any) -> str | None:
     pad = view.pad
     if pad.value == 0:
         return None
-    in_bounds = op.attributes["in_bounds"] if "in_bounds" in op.attributes else None
+    in_bounds = op.attributes.get("in_bounds")
     if in_bounds is not None and all(in_bounds):
         return None
     return f"outside the array a descriptor reads 0, not {pad.value}"
@@ -148,7 +159,11 @@ def _flows_to_dot(value: ir.Value, seen: set[ir.Value]) -> bool:
         user = use.owner.operation
         if user.name == "tile.dot":
             return True
-        if _elementwise(user) and user.name != "scf.yield" and any(_flows_to_dot(r, seen) for r in user.results):
+        if (
+            _elementwise(user)
+            and user.name != "scf.yield"
+            and any(_flows_to_dot(r, seen) for r in user.results)
+        ):
             return True
     return False
 
@@ -161,7 +176,11 @@ def _comes_from_dot(value: ir.Value, seen: set[ir.Value]) -> bool:
     if op.name == "tile.dot":
         return True
     if op.name in ("scf.for", "scf.if", "scf.while"):
-        yielded = [block.operations[len(block.operations) - 1].operands for region in op.regions for block in region.blocks]
+        yielded = [
+            block.operations[len(block.operations) - 1].operands
+            for region in op.regions
+            for block in region.blocks
+        ]
         index = value.result_number
         return any(len(values) > index and _comes_from_dot(values[index], seen) for values in yielded)
     return _elementwise(op) and any(_comes_from_dot(o, seen) for o in op.operands)

@@ -11,7 +11,11 @@ from mosaic_compile.mlir import arith, ir, math
 from .lowering import Lowering
 
 # math functions that Triton computes in f32 and f64 only; narrower types go through f32.
-WIDENED = tuple(f"math.{f}" for f in "exp exp2 log log2 sin cos sqrt rsqrt erf tanh floor ceil".split()) + ("arith.divf",)
+WIDENED = (
+    *(f"math.{f}" for f in ("exp", "exp2", "log", "log2", "sin", "cos", "tanh", "erf")),
+    *(f"math.{f}" for f in ("sqrt", "rsqrt", "floor", "ceil")),
+    "arith.divf",
+)
 
 # The vendor libraries' tanh: neither Triton nor the GPU has an accurate one of its own.
 TANH = {
@@ -21,8 +25,9 @@ TANH = {
     ("hip", 64): "__ocml_tanh_f64",
 }
 
-# Where values still round to a finite fp8 value, and what lies beyond: PyTorch gives NaN for e4m3 (which has no infinity) and
-# infinity for e5m2, where the GPU's own conversion saturates. 464 and 61440 are ties, which go to the even neighbour.
+# Where values still round to a finite fp8 value, and what lies beyond: PyTorch gives NaN for e4m3 (which has
+# no infinity) and infinity for e5m2, where the GPU's own conversion saturates. 464 and 61440 are ties, which
+# go to the even neighbour.
 FP8_LIMIT = {
     "f8E4M3FN": (arith.CmpFPredicate.OLE, 464.0, float("nan")),
     "f8E5M2": (arith.CmpFPredicate.OLT, 61440.0, float("inf")),
@@ -30,14 +35,24 @@ FP8_LIMIT = {
 
 
 def with_element(type_: ir.Type, element: ir.Type) -> ir.Type:
-    return ir.RankedTensorType.get(shape_of(type_), element) if isinstance(type_, ir.RankedTensorType) else element
+    return (
+        ir.RankedTensorType.get(shape_of(type_), element)
+        if isinstance(type_, ir.RankedTensorType)
+        else element
+    )
 
 
 def splat_constant(value: int | float, type_: ir.Type) -> ir.Value:
     """A constant of a scalar or tensor type."""
     element = element_type_of(type_)
-    number = ir.IntegerAttr.get(element, int(value)) if isinstance(element, ir.IntegerType) else ir.FloatAttr.get(element, value)
-    attribute = ir.DenseElementsAttr.get_splat(type_, number) if isinstance(type_, ir.RankedTensorType) else number
+    number = (
+        ir.IntegerAttr.get(element, int(value))
+        if isinstance(element, ir.IntegerType)
+        else ir.FloatAttr.get(element, value)
+    )
+    attribute = (
+        ir.DenseElementsAttr.get_splat(type_, number) if isinstance(type_, ir.RankedTensorType) else number
+    )
     return arith.constant(type_, attribute)
 
 
@@ -55,7 +70,9 @@ def extend(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
     if is_e4m3(source.type) and not lowering.fp8_e4m3:
         return [_from_e4m3(source, target)]
     if element_type_of(target) == ir.F64Type.get() and _width(source.type) < 32:
-        source = _extended(source, with_element(target, ir.F32Type.get()))  # Triton has no step from fp8 or bf16 to f64
+        source = _extended(
+            source, with_element(target, ir.F32Type.get())
+        )  # Triton has no step from fp8 or bf16 to f64
     return [_extended(source, target)]
 
 
@@ -109,8 +126,8 @@ def _infinity_bits(source: ir.Value, wide: ir.Type, bits: ir.Type) -> ir.Value:
     return arith.select(is_nan, splat_constant(0x7F, bits), infinity)
 
 
-# f8e4m3 where the GPU cannot convert it: integer arithmetic on f32's bits. e4m3 has 4 bits of exponent (bias 7; f32: 127) and 3
-# of mantissa (f32: 23); below 2^-6 it counts in steps of 2^-9.
+# f8e4m3 where the GPU cannot convert it: integer arithmetic on f32's bits. e4m3 has 4 bits of exponent (bias
+# 7; f32: 127) and 3 of mantissa (f32: 23); below 2^-6 it counts in steps of 2^-9.
 
 
 def _from_e4m3(source: ir.Value, target: ir.Type) -> ir.Value:
@@ -148,7 +165,7 @@ def _e4m3_bits(source: ir.Value) -> ir.Value:
         return tt.BitcastOp(value, i32).result
 
     magnitude = math.absf(source)
-    # 2^14 + magnitude counts in steps of 2^-9 too: the addition rounds, and leaves the number of steps in the low bits.
+    # 2^14 + magnitude counts in steps of 2^-9 too: the sum is rounded, its low bits are their number.
     anchor = splat_constant(2.0**14, f32)
     small = arith.subi(bits_of(arith.addf(magnitude, anchor)), bits_of(anchor))
     bits, twenty = bits_of(magnitude), splat_constant(20, i32)
@@ -183,12 +200,14 @@ def _function(lowering: Lowering, op: ir.Operation, operands: list[ir.Value]) ->
     if op.name == "math.tanh":
         symbol = TANH[lowering.vendor, ir.FloatType(element_type_of(type_)).width]  # type: ignore[attr-defined]
         empty = ir.StringAttr.get("")
-        return tt.ExternElementwiseOp(operands, empty, empty, ir.StringAttr.get(symbol), ir.BoolAttr.get(True), type_).result
+        return tt.ExternElementwiseOp(
+            operands, empty, empty, ir.StringAttr.get(symbol), ir.BoolAttr.get(True), type_
+        ).result
     return ir.Operation.create(op.name, results=[type_], operands=operands).results[0]
 
 
 def negate(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
-    """arith.negf, which Triton 3.6 does not take: times -1, right for zeros too, and not folded back into negf."""
+    """arith.negf, which Triton 3.6 does not take: times -1, right for zeros too, and not folded back."""
     source = lowering[op.operands[0]]
     return [arith.mulf(source, splat_constant(-1.0, source.type))]
 
@@ -250,7 +269,9 @@ def constant(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
     if str(element_type_of(type_)) != "i4":
         return lowering.copy(op)
     attribute = op.attributes["value"]
-    value = attribute.get_splat_value().value if isinstance(attribute, ir.DenseElementsAttr) else attribute.value
+    value = (
+        attribute.get_splat_value().value if isinstance(attribute, ir.DenseElementsAttr) else attribute.value
+    )
     return [splat_constant(value - 16 if value > 7 else value, lowering.convert_type(type_))]
 
 
@@ -260,7 +281,11 @@ def same_width(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
     target = lowering.convert_type(op.results[0].type)
     to_i4 = str(element_type_of(op.results[0].type)) == "i4"
     if op.name == "arith.trunci" and to_i4:
-        byte = source if element_type_of(source.type) == element_type_of(target) else arith.trunci(target, source)
+        byte = (
+            source
+            if element_type_of(source.type) == element_type_of(target)
+            else arith.trunci(target, source)
+        )
         four = splat_constant(4, target)
         return [arith.shrsi(arith.shli(byte, four), four)]
     if source.type == target:

@@ -17,7 +17,12 @@ from .walk import argument_attributes
 if TYPE_CHECKING:
     from .tile_to_tt import ArrayArgument, TileToTTLowering
 
-SLT, SGE, ULT, NE = arith.CmpIPredicate.slt, arith.CmpIPredicate.sge, arith.CmpIPredicate.ult, arith.CmpIPredicate.ne
+SLT, SGE, ULT, NE = (
+    arith.CmpIPredicate.slt,
+    arith.CmpIPredicate.sge,
+    arith.CmpIPredicate.ult,
+    arith.CmpIPredicate.ne,
+)
 
 
 def stored_type(element: ir.Type) -> ir.Type:
@@ -44,10 +49,10 @@ def _facts(op: ir.Operation, name: str, rank: int) -> list[bool]:
 
 @dataclass(frozen=True)
 class Box:
-    """A block as a descriptor sees it: the array's axes in the descriptor's order, and the block's extent along each.
+    """A block as a descriptor sees it: the array's axes in the descriptor's order, and the extent along each.
 
-    Fixed axes come first: the block's leading dimensions of size 1 may be left out of the tile. The axis whose elements
-    are neighbours comes last, as TMA wants it; `tile_axes` are the tile's own axes in that order.
+    Fixed axes come first: leading dimensions of size 1 may be left out of the tile. The axis whose
+    elements are neighbours comes last, as TMA wants it; `tile_axes` are the tile's own axes in that order.
     """
 
     order: tuple[int, ...]
@@ -72,7 +77,9 @@ def descriptor_load(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir
     view, type_ = op.opview, op.results[0].type
     descriptor, indices, box = _descriptor(lowering, view, type_)
     block = tensor(box.extents[len(box.order) - len(box.tile_axes) :], element_type_of(type_))
-    load = tt.DescriptorLoadOp(descriptor, indices, i32_attribute(tt.CACHE_NONE), i32_attribute(tt.EVICT_NORMAL), block)
+    load = tt.DescriptorLoadOp(
+        descriptor, indices, i32_attribute(tt.CACHE_NONE), i32_attribute(tt.EVICT_NORMAL), block
+    )
     _keep_reason(op, load)
     return [permute_to(load.result, [box.tile_axes.index(axis) for axis in view.axes])]
 
@@ -100,7 +107,8 @@ class Block:
     """Where the elements of a block access lie.
 
     start: the first element's distance from the array's own first, in elements (packed: in bytes), i64.
-    within: each element's distance from the block's first, i32 (None: there is but one): a tile spans less than 2^31.
+    within: each element's distance from the block's first, i32 (None: there is but one): a tile spans less
+    than 2^31.
     mask: which elements are inside the array; None: all.
     """
 
@@ -117,15 +125,21 @@ def _start(lowering: TileToTTLowering, argument: ArrayArgument, offsets: Sequenc
     for axis, offset in enumerate(offsets):
         wide = arith.extsi(i64, offset)
         stride = lowering.stride(argument, axis)
-        term = wide if stride == 1 else arith.muli(wide, splat_constant(stride, i64) if isinstance(stride, int) else stride)
+        term = (
+            wide
+            if stride == 1
+            else arith.muli(wide, splat_constant(stride, i64) if isinstance(stride, int) else stride)
+        )
         total = term if total is None else arith.addi(total, term)
     assert total is not None  # an array has at least one dimension
     return total
 
 
-def _block(lowering: TileToTTLowering, op: ir.Operation, shape: Sequence[int], row: int | None = None) -> Block:
-    """A block's places and mask. `row`: the tile dimension along which two elements share a byte; then all is counted in
-    bytes, which the offset, the size and the other strides are known to allow."""
+def _block(
+    lowering: TileToTTLowering, op: ir.Operation, shape: Sequence[int], row: int | None = None
+) -> Block:
+    """A block's places and mask. `row`: the tile dimension along which two elements share a byte; then all is
+    counted in bytes, which the offset, the size and the other strides are known to allow."""
     view = op.opview
     argument = lowering.array(view.array)
     axes, rank = list(view.axes), len(argument.dims)
@@ -200,7 +214,9 @@ def _load(pointers: ir.Value, mask: ir.Value | None, pad: ir.Attribute, element:
     if mask is not None:
         number = ir.DenseElementsAttr.get_splat(type_, pad) if shape else pad
         other = arith.constant(type_, number)
-    return tt.LoadOp(pointers, i32_attribute(tt.CACHE_NONE), i32_attribute(tt.EVICT_NORMAL), type_, mask=mask, other=other)
+    return tt.LoadOp(
+        pointers, i32_attribute(tt.CACHE_NONE), i32_attribute(tt.EVICT_NORMAL), type_, mask=mask, other=other
+    )
 
 
 def _stored_pad(pad: ir.Attribute, element: ir.Type) -> ir.Attribute:
@@ -262,7 +278,9 @@ def store(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     else:
         block = _block(lowering, op, shape_of(value.type))
         pointers, value = _pointers(pointer, block), _to_memory(value, argument.element)
-    new = tt.StoreOp(pointers, value, i32_attribute(tt.CACHE_NONE), i32_attribute(tt.EVICT_NORMAL), mask=block.mask)
+    new = tt.StoreOp(
+        pointers, value, i32_attribute(tt.CACHE_NONE), i32_attribute(tt.EVICT_NORMAL), mask=block.mask
+    )
     _keep_reason(op, new)
     return []
 
@@ -273,7 +291,7 @@ def store(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
 def packing_obstacle(op: ir.Operation) -> str | None:
     """Why a block of 4-bit elements is not known to consist of whole bytes; None where it is."""
     view = op.opview
-    array, strides = array_type_of(view.array)
+    array, _ = array_type_of(view.array)
     given = argument_attributes(view.array.owner.owner)[view.array.arg_number]
     row_axis = _neighbours(op)
     if row_axis is None:
@@ -299,12 +317,14 @@ def _neighbours(op: ir.Operation) -> int | None:
 
 
 def packed_row(op: ir.Operation) -> int | None:
-    """The tile dimension along which two elements share a byte, if the block is known to consist of whole bytes."""
+    """The tile dimension along which two elements share a byte, if the block is known to be whole bytes."""
     return None if packing_obstacle(op) else _neighbours(op)
 
 
-def _load_packed(lowering: TileToTTLowering, op: ir.Operation, pointer: ir.Value, pad: ir.Attribute) -> ir.Value:
-    """A block of 4-bit elements as i8: whole bytes where that is known to be right, else byte by byte for each element."""
+def _load_packed(
+    lowering: TileToTTLowering, op: ir.Operation, pointer: ir.Value, pad: ir.Attribute
+) -> ir.Value:
+    """A block of 4-bit elements as i8: by whole bytes where that is known to be right, else by element."""
     i8 = ir.IntegerType.get_signless(8)
     shape, row = shape_of(op.results[0].type), packed_row(op)
     block = _block(lowering, op, shape, row)
@@ -354,7 +374,13 @@ def _packed(value: ir.Value, axis: int) -> ir.Value:
 def _atomic(pointers: ir.Value, value: ir.Value, mask: ir.Value | None) -> None:
     kind = tt.ATOMIC_ADD if isinstance(element_type_of(value.type), ir.IntegerType) else tt.ATOMIC_FADD
     tt.AtomicRMWOp(
-        pointers, value, i32_attribute(kind), i32_attribute(tt.SEMANTIC_RELAXED), i32_attribute(tt.SCOPE_GPU), value.type, mask=mask
+        pointers,
+        value,
+        i32_attribute(kind),
+        i32_attribute(tt.SEMANTIC_RELAXED),
+        i32_attribute(tt.SCOPE_GPU),
+        value.type,
+        mask=mask,
     )
 
 

@@ -31,7 +31,9 @@ def arange(size: int) -> ir.Value:
 
 def expand(value: ir.Value, axis: int) -> ir.Value:
     shape = shape_of(value.type)
-    return tt.ExpandDimsOp(value, i32_attribute(axis), tensor([*shape[:axis], 1, *shape[axis:]], element_type_of(value.type))).result
+    return tt.ExpandDimsOp(
+        value, i32_attribute(axis), tensor([*shape[:axis], 1, *shape[axis:]], element_type_of(value.type))
+    ).result
 
 
 def broadcast_to(value: ir.Value, shape: Sequence[int]) -> ir.Value:
@@ -54,7 +56,7 @@ def along(value: ir.Value, axis: int, rank: int) -> ir.Value:
 
 
 def reshape_to(value: ir.Value, shape: Sequence[int]) -> ir.Value:
-    """Row-major reshape; where only dimensions of size 1 are added, by expand_dims, whose layouts Triton sees through."""
+    """Row-major reshape; where only dimensions of size 1 are added, by expand_dims, which Triton knows."""
     source = shape_of(value.type)
     if source == list(shape):
         return value
