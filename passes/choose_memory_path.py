@@ -1,7 +1,7 @@
 """choose-memory-path: decides whether a GPU moves a block with a tensor descriptor (TMA) or with pointers.
 
 The decision is written on the operation, with its reason: `path` ("descriptor" or "pointers") and
-`path_reason`. It stands apart from the lowering, so that a dump shows it and one can edit it. The rules of the
+`path_reason`. It stands apart from the lowering, so that one can read and edit it. The rules of the
 tensor memory accelerator are in the PTX ISA, "Tensor Map", and the CUDA driver API, cuTensorMapEncodeTiled.
 """
 

@@ -4,13 +4,13 @@ import inspect
 from typing import Any
 
 import numpy as np
+
+import mosaic_compile as mc
 from mosaic_compile.kernels.flash_attention import flash_attention
 from mosaic_compile.kernels.matmul import matmul
 from mosaic_compile.kernels.rms_norm import rms_norm
 from mosaic_compile.kernels.softmax import softmax
 from mosaic_compile.kernels.vector_add import vector_add
-
-import mosaic_compile as mc
 from mosaic_compile.language.dtypes import DType
 from mosaic_compile.language.kernel import Kernel
 

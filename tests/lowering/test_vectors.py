@@ -3,15 +3,15 @@
 import re
 
 import pytest
+
+import mosaic_compile as mc
+from mosaic_compile import targets
+from mosaic_compile.driver import Compilation, compile_kernel
 from mosaic_compile.kernels.flash_attention import flash_attention
 from mosaic_compile.kernels.matmul import matmul
 from mosaic_compile.kernels.rms_norm import rms_norm
 from mosaic_compile.kernels.softmax import softmax
 from mosaic_compile.kernels.vector_add import vector_add
-
-import mosaic_compile as mc
-from mosaic_compile import targets
-from mosaic_compile.driver import Compilation, compile_kernel
 from mosaic_compile.language.dtypes import DTYPES
 
 T = mc.DTypeVar("T", *DTYPES.values())
