@@ -18,6 +18,12 @@ from .files import write_bytes_aside
 FORMAT = 1
 MANIFEST = "manifest.json"
 
+# CUtensorMapDataType of an element type, for TMA descriptors.
+TENSOR_MAP_TYPES = {
+    "i8": 0, "u8": 0, "bool": 0, "f8e4m3": 0, "f8e5m2": 0, "i16": 1, "u32": 2, "i32": 3, "i64": 5, "f16": 6, "f32": 7,
+    "f64": 8, "bf16": 9,
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Artifact:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from . import cache, targets
-from .artifact import FORMAT, Artifact
+from .artifact import FORMAT, TENSOR_MAP_TYPES, Artifact
 from .dump import Dump
 from .errors import MosaicError, OverrideError, TargetLimitError, UsageError
 from .frontend import trace
@@ -279,6 +279,7 @@ def _parameters(
     kernel: Kernel, spec: Specialization, described: list[dict[str, Any]], metadata: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """The compiled function's parameters in order; Triton adds two pointers to scratch memory behind our own."""
+    dtypes = {p.name: spec.dtype_of(p).name for p in kernel.signature.arrays}
     descriptors = iter(metadata.get("tensordesc_meta") or [])
     result = []
     for parameter in described:
@@ -286,7 +287,7 @@ def _parameters(
             extra = next(descriptors, None) or {}
             parameter = parameter | {
                 "swizzle": extra.get("swizzle"),
-                "element_type": extra.get("elem_type"),
+                "element_type": TENSOR_MAP_TYPES[dtypes[parameter["array"]]],
                 "box": list(extra.get("block_size", parameter["box"])),
                 "tile": parameter["box"],
             }

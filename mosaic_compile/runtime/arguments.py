@@ -68,12 +68,12 @@ def _bind(kernel: Kernel, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bou
                 )
             arrays[param.name] = _canonical(describe(value, param.name), param)
         else:
-            if param.name not in values:
+            if param.name not in values and param.default is None:
                 raise ArgumentError(
                     f"{kernel.name}: the scalar '{param.name}' is missing",
                     f"its form is {kernel.name}{_call_form(kernel)}",
                 )
-            scalars[param.name] = _scalar(param, value)
+            scalars[param.name] = _scalar(param, values.get(param.name, param.default))
     given = {k: v for k, v in values.items() if k in constants} | {
         k: v for k, v in kwargs.items() if k in OPTIONS
     }
@@ -218,14 +218,15 @@ def specialize_call(kernel: Kernel, bound: Bound, tuned: Mapping[str, Any] | Non
                         "pass arrays of one element type",
                     )
         dtypes = resolve_dtypes(kernel.signature, found)
+        dims = {name: bound.sizes[name] for name in kernel.signature.constant_dims}
         constants, options = resolve_constants(
-            kernel.signature, kernel.defaults if tuned is None else tuned, bound.given
+            kernel.signature, kernel.defaults if tuned is None else tuned, bound.given, dims
         )
     except MosaicError as error:
         raise error.at((kernel.span,)) from None
     multiples = {name: ALIGNMENT for name, size in bound.sizes.items() if size % ALIGNMENT == 0 and size > 0}
     layouts = {name: layout_of(info) for name, info in bound.arrays.items()}
-    return Specialization(dtypes, {}, multiples, layouts, constants, options)
+    return Specialization(dtypes, dims, multiples, layouts, constants, options)
 
 
 def layout_of(info: ArrayInfo) -> Layout:

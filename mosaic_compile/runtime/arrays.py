@@ -16,6 +16,8 @@ import numpy as np
 from mosaic_compile.errors import ArgumentError
 from mosaic_compile.language.dtypes import DTYPES, DType, bool_
 
+from . import cuda
+
 HOST, CUDA = "cpu", "cuda"
 
 
@@ -124,7 +126,7 @@ def _from_cuda_interface(value: Any, name: str) -> ArrayInfo:
     byte_strides = interface.get("strides") or row_major_strides(shape, numpy_type.itemsize)
     address, read_only = interface["data"]
     strides = tuple(s // numpy_type.itemsize for s in byte_strides)
-    return ArrayInfo(address, shape, strides, dtype, CUDA, 0, not read_only, value)
+    return ArrayInfo(address, shape, strides, dtype, CUDA, cuda.device_of(address), not read_only, value)
 
 
 def row_major_strides(shape: tuple[int, ...], unit: int = 1) -> tuple[int, ...]:
@@ -167,6 +169,8 @@ _DLPACK_CPU, _DLPACK_CUDA, _DLPACK_CUDA_HOST = 1, 2, 3
 
 
 def _from_dlpack(value: Any, name: str) -> ArrayInfo:
+    if hasattr(value, "block_until_ready"):  # JAX computes on streams of its own
+        value.block_until_ready()
     capsule = value.__dlpack__()
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)

@@ -112,7 +112,7 @@ def launcher(kernel: Kernel, bound: Bound, device: int) -> Launcher:
 
 
 def _key(spec: Specialization) -> tuple[Any, ...]:
-    parts = (spec.dtypes, spec.dim_multiples, spec.layouts, spec.constants, spec.options)
+    parts = (spec.dtypes, spec.dims, spec.dim_multiples, spec.layouts, spec.constants, spec.options)
     return tuple(tuple(sorted(p.items(), key=lambda item: item[0])) for p in parts)
 
 

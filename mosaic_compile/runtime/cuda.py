@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from mosaic_compile.errors import LaunchError
@@ -59,8 +60,12 @@ def _check(result: int, what: str) -> None:
 _contexts: dict[int, ctypes.c_void_p] = {}
 
 
-def use_device(device: int) -> None:
-    """Makes the device's primary context, which PyTorch and JAX use too, current in this thread."""
+@contextmanager
+def using_device(device: int) -> Iterator[None]:
+    """Makes the device's primary context, which PyTorch and JAX use too, current in this thread, and restores the old.
+
+    PyTorch takes the current context's device for its own current device.
+    """
     library = driver()
     if library is None:
         raise LaunchError(
@@ -73,14 +78,35 @@ def use_device(device: int) -> None:
             library.cuDevicePrimaryCtxRetain(ctypes.byref(context), handle), f"GPU {device} cannot be used"
         )
         _contexts[device] = context
+    before = ctypes.c_void_p()
+    _check(library.cuCtxGetCurrent(ctypes.byref(before)), f"GPU {device} cannot be used")
+    if before.value == _contexts[device].value:
+        yield
+        return
     _check(library.cuCtxSetCurrent(_contexts[device]), f"GPU {device} cannot be used")
+    try:
+        yield
+    finally:
+        library.cuCtxSetCurrent(before)
 
 
-MAX_DYNAMIC_SHARED_SIZE_BYTES = 8  # CUfunction_attribute
-SHARED_WITHOUT_OPT_IN = 48 * 1024
+DEVICE_ORDINAL = 9  # CUpointer_attribute
 
 
-def load_function(binary: bytes, entry: str, shared_memory: int) -> ctypes.c_void_p:
+def device_of(address: int) -> int:
+    """The device that an address belongs to; 0 where the driver does not know it."""
+    library = driver()
+    device = ctypes.c_int()
+    if library is None or library.cuPointerGetAttribute(ctypes.byref(device), DEVICE_ORDINAL, ctypes.c_uint64(address)):
+        return 0
+    return device.value
+
+
+MAX_DYNAMIC_SHARED_SIZE_BYTES, NON_PORTABLE_CLUSTER_SIZE_ALLOWED = 8, 14  # CUfunction_attribute
+SHARED_WITHOUT_OPT_IN, PORTABLE_CLUSTER_SIZE = 48 * 1024, 8
+
+
+def load_function(binary: bytes, entry: str, shared_memory: int, cluster: int) -> ctypes.c_void_p:
     """The kernel's function in the current context."""
     library = driver()
     assert library is not None
@@ -98,14 +124,23 @@ def load_function(binary: bytes, entry: str, shared_memory: int) -> ctypes.c_voi
             library.cuFuncSetAttribute(function, MAX_DYNAMIC_SHARED_SIZE_BYTES, shared_memory),
             f"this GPU cannot give a program {shared_memory} bytes of shared memory",
         )
+    if cluster > PORTABLE_CLUSTER_SIZE:
+        _check(
+            library.cuFuncSetAttribute(function, NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1),
+            f"this GPU has no clusters of {cluster} thread blocks",
+        )
     return function
 
 
 class _LaunchAttribute(ctypes.Structure):
+    """CUlaunchAttribute: its value, a union of 64 bytes, starts at byte 8."""
+
     _fields_ = (("id", ctypes.c_int), ("pad", ctypes.c_char * 4), ("value", ctypes.c_uint32 * 16))
 
 
 class _LaunchConfig(ctypes.Structure):
+    """CUlaunchConfig."""
+
     _fields_ = (
         ("grid", ctypes.c_uint * 3),
         ("block", ctypes.c_uint * 3),
@@ -177,7 +212,10 @@ def encode_tensor_map(
     box: Sequence[int],
     swizzle: int,
 ) -> Any:
-    """A CUtensorMap for a tiled copy; dimensions outermost first, as everywhere here (the driver counts from the innermost)."""
+    """A CUtensorMap for a tiled copy: no interleaving, zeros outside the array.
+
+    Dimensions come outermost first, as everywhere here; the driver counts from the innermost.
+    """
     library = driver()
     assert library is not None
     rank = len(sizes)
@@ -200,6 +238,6 @@ def encode_tensor_map(
     )
     _check(
         result,
-        f"no TMA descriptor can be made for an array of sizes {tuple(sizes)} and byte strides {tuple(byte_strides)}",
+        f"no TMA descriptor fits an array of sizes {tuple(sizes)} and byte strides {tuple(byte_strides)}",
     )
     return tensor_map

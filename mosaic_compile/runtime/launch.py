@@ -30,10 +30,11 @@ class Launcher:
         self.device = device
         self.arrays = {a["name"]: a for a in self.manifest["arrays"]}
         self.written = frozenset(a["name"] for a in self.manifest["arrays"] if a["access"] != "in")
-        cuda.use_device(device)
-        self.function = cuda.load_function(
-            artifact.binary, self.manifest["entry"], self.manifest["shared_memory"]
-        )
+        manifest = self.manifest
+        with cuda.using_device(device):
+            self.function = cuda.load_function(
+                artifact.binary, manifest["entry"], manifest["shared_memory"], manifest["cluster"]
+            )
 
     def __call__(self, bound: Bound) -> None:
         """Starts the kernel on the current stream; returns at once."""
@@ -46,24 +47,22 @@ class Launcher:
         grid += [1] * (3 - len(grid))
         if 0 in grid:
             return
-        if grid[0] >= 2**31 or grid[1] > 65535 or grid[2] > 65535:
+        if grid[0] * manifest["cluster"] >= 2**31 or grid[1] > 65535 or grid[2] > 65535:
             raise LaunchError(
                 f"the grid {tuple(grid)} is larger than a GPU takes (2147483647, 65535, 65535)",
                 "put the largest dimension first",
             )
-        cuda.use_device(self.device)
-        stream = current_stream(self.device)
         programs = grid[0] * grid[1] * grid[2]
-        parameters = [self._parameter(p, bound, programs) for p in manifest["parameters"]]
-        cuda.launch(
-            self.function,
-            grid,
-            manifest["threads"],
-            manifest["cluster"],
-            manifest["shared_memory"],
-            stream,
-            parameters,
-        )
+        with cuda.using_device(self.device):
+            cuda.launch(
+                self.function,
+                grid,
+                manifest["threads"],
+                manifest["cluster"],
+                manifest["shared_memory"],
+                current_stream(self.device),
+                [self._parameter(p, bound, programs) for p in manifest["parameters"]],
+            )
 
     def _parameter(self, parameter: dict[str, Any], bound: Bound, programs: int) -> Any:
         match parameter["kind"]:
@@ -130,30 +129,18 @@ def scalar(dtype: str, value: Any) -> Any:
     return (ctypes.c_uint16 if DTYPES[dtype].bits == 16 else ctypes.c_uint8)(int(bits))
 
 
-_TENSOR_MAP_TYPES = {  # CUtensorMapDataType
-    "i8": 0, "u8": 0, "f8e4m3": 0, "f8e5m2": 0, "i16": 1, "u32": 2, "i32": 3, "i64": 5, "f16": 6, "f32": 7, "f64": 8, "bf16": 9,
-}  # fmt: skip
-
-
 def tensor_map(parameter: dict[str, Any], info: ArrayInfo) -> Any:
     """A TMA descriptor (CUtensorMap) for the box that the manifest gives."""
     axes = parameter["axes"]
     size = int(info.dtype.bytes)
-    address, sizes, strides = (
-        info.address,
-        [info.shape[a] for a in axes],
-        [info.strides[a] * size for a in axes],
-    )
+    address, sizes = info.address, [info.shape[a] for a in axes]
+    # The stride of a dimension of one element is never used, but the driver wants a multiple of 16 bytes.
+    strides = [info.strides[a] * size if info.shape[a] > 1 else 16 for a in axes]
     if 0 in sizes:
         # A tensor map has no empty dimension: one element of zeros, at which blocks of an empty array may look.
-        address, sizes, strides = empty_array(info), [1] * len(axes), [16] * (len(axes) - 1) + [size]
+        address, sizes, strides = empty_array(info), [1] * len(axes), [16] * len(axes)
     return cuda.encode_tensor_map(
-        address,
-        _TENSOR_MAP_TYPES[info.dtype.name],
-        sizes,
-        strides,
-        parameter["box"],
-        parameter["swizzle"],
+        address, parameter["element_type"], sizes, strides, parameter["box"], parameter["swizzle"]
     )
 
 
