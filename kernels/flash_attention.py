@@ -51,7 +51,7 @@ def flash_attention(
     precision: mc.Const = "ieee",
     BM: mc.Const = 128,
     BN: mc.Const = 64,
-    BD: mc.Const = 128,
+    D: mc.Const = 128,
 ):
     """out = softmax(scale * q @ k^T) @ v for each batch and head; lse: the logarithm of the softmax's sum.
 
@@ -60,14 +60,13 @@ def flash_attention(
     scale: positive, usually D ** -0.5.
     causal: query s sees the keys up to s + T - S, so the last query sees all. A query that sees none gives 0.
     precision: of products of f32 elements, "ieee" or the faster "tf32" and "tf32x3" (see mc.dot).
-    BM, BN: queries of a program, keys of a step. BD: a power of two that D fits into.
+    BM, BN: queries of a program, keys of a step. D: the head size, which the arrays give in a call.
 
     Dao, "FlashAttention-2", 2023, with the running maximum of Milakov and Gimelshein, 2018; grouped queries:
     Ainslie et al., 2023. Scores are kept times log2(e), so that exp2 suffices.
     """
-    H, S, D = q.shape[1:]
-    HK, T = k.shape[1:3]
-    assert not isinstance(D, int) or D <= BD, f"the head size {D} does not fit into BD={BD}"
+    (H, S), (HK, T) = q.shape[1:3], k.shape[1:3]
+    BD = max(16, 1 << (D - 1).bit_length())  # tiles are powers of two; what is beyond D loads as zeros
     i, h, b = mc.program_id(0), mc.program_id(1), mc.program_id(2)
     if causal:
         i = mc.num_programs(0) - 1 - i  # the longest rows first, so that no program is left alone at the end
@@ -102,7 +101,6 @@ def flash_attention(
     for n in range(full, end):
         acc, total, top = step(n, acc, total, top, last)
 
-    total = mc.where(D <= BD, total, float("nan"))  # not a wrong number where D is too large
     mc.store(out[b, h], (i, 0), (acc / mc.where(total == 0.0, 1.0, total)[:, None]).to(out.dtype))
     if lse is not None:
         mc.store(lse[b, h], i, top * LN_2 + mc.log(total))

@@ -135,6 +135,12 @@ class Signature:
         return tuple(dict.fromkeys(d for a in self.arrays for d in a.spec.dims if isinstance(d, str)))
 
     @property
+    def constant_dims(self) -> tuple[str, ...]:
+        """The dimensions that are constants too: fixed when the kernel is compiled, by its arguments in a call."""
+        constants = {c.name for c in self.constants}
+        return tuple(dim for dim in self.dims if dim in constants)
+
+    @property
     def dtype_vars(self) -> tuple[DTypeVar, ...]:
         used = [p.spec.dtype if isinstance(p, ArrayParam) else getattr(p, "dtype", None) for p in self.params]
         return tuple(dict.fromkeys(d for d in used if isinstance(d, DTypeVar)))
@@ -197,10 +203,14 @@ def read_signature(fn: FunctionType, span: Span) -> Signature:
                 "an array is mc.f32['M', 'N'], a scalar mc.f32, a compile-time constant mc.Const",
                 name,
             )
-    seen = {p.name for p in params}
+    seen = {p.name for p in params if not isinstance(p, ConstParam)}
     for dim in Signature(tuple(params)).dims:
         if dim in seen:
-            raise fail(f"'{dim}' is both a dimension and a parameter", "rename one of them", dim)
+            raise fail(
+                f"'{dim}' is both a dimension and a parameter",
+                f"rename one of them, or fix the dimension at compile time: {dim}: mc.Const",
+                dim,
+            )
     variables: dict[str, DTypeVar] = {}
     for variable in Signature(tuple(params)).dtype_vars:
         if variables.setdefault(variable.name, variable) != variable:

@@ -78,13 +78,13 @@ def row_major(sizes: Sequence[int | None], multiples: Sequence[int]) -> Layout:
     return Layout(tuple(strides), tuple(stride_multiples))
 
 
-def default_multiples(signature: Signature, dtypes: Mapping[str, DType]) -> dict[str, int]:
+def default_multiples(params: Sequence[ArrayParam], dtypes: Mapping[str, DType]) -> dict[str, int]:
     """What dimensions are taken to be multiples of where nothing is said: rows are whole 16-byte words.
 
     That is what vector loads and TMA need. Only the innermost dimension of arrays with rows counts.
     """
     result: dict[str, int] = {}
-    for param in signature.arrays:
+    for param in params:
         inner = param.spec.dims[-1]
         if len(param.spec.dims) > 1 and isinstance(inner, str):
             dtype = param.spec.dtype if isinstance(param.spec.dtype, DType) else dtypes[param.spec.dtype.name]
@@ -93,15 +93,24 @@ def default_multiples(signature: Signature, dtypes: Mapping[str, DType]) -> dict
 
 
 def resolve_constants(
-    signature: Signature, defaults: Mapping[str, Any], given: Mapping[str, Any]
+    signature: Signature,
+    defaults: Mapping[str, Any],
+    given: Mapping[str, Any],
+    fixed: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, Any], dict[str, int | None]]:
-    """The kernel's constants and the compiler's options: what is given over the defaults."""
+    """The kernel's constants and the compiler's options: what is given over the defaults.
+
+    fixed: the sizes of dimensions that are constants too; what is given must agree.
+    """
     names = {c.name for c in signature.constants}
     for name in given:
         if name not in names and name not in OPTIONS:
             listed = ", ".join([*sorted(names), *OPTIONS])
             raise ArgumentError(f"the kernel has no constant '{name}'", f"there are: {listed}")
-    merged = {**{c.name: c.default for c in signature.constants}, **defaults, **given}
+    for name, size in (fixed or {}).items():
+        if given.get(name, size) != size:
+            raise ArgumentError(f"{name} is set to {given[name]}, but the dimension {name} is {size}", "leave it out")
+    merged = {**{c.name: c.default for c in signature.constants}, **defaults, **given, **(fixed or {})}
     for name in names:
         if merged[name] is inspect.Parameter.empty:
             raise ArgumentError(
@@ -152,9 +161,11 @@ def ahead_of_time(
     given, dims = dict(given or {}), dict(dims or {})
     variables = {v.name for v in signature.dtype_vars}
     dtypes = resolve_dtypes(signature, {k: v for k, v in given.items() if k in variables})
+    fixed = {name: dims[name] for name in signature.constant_dims if name in dims}
     constants, options = resolve_constants(
-        signature, defaults, {k: v for k, v in given.items() if k not in variables}
+        signature, defaults, {k: v for k, v in given.items() if k not in variables}, fixed
     )
+    dims |= {name: constants[name] for name in signature.constant_dims}
     for name in (*dims, *(multiples or {})):
         if name not in signature.dims:
             raise ArgumentError(
@@ -172,14 +183,13 @@ def ahead_of_time(
             f"the kernel has no optional array '{name}'",
             f"there are: {', '.join(sorted(optional)) or 'none'}",
         )
-    promised = default_multiples(signature, dtypes) | dict(multiples or {})
+    params = [p for p in signature.arrays if not p.spec.optional or p.name in arrays]
+    promised = default_multiples(params, dtypes) | dict(multiples or {})
     for name, multiple in promised.items():
         if multiple < 1:
             raise ArgumentError(f"{name} cannot be a multiple of {multiple}", "a multiple is at least 1")
     layouts = {}
-    for param in signature.arrays:
-        if param.spec.optional and param.name not in arrays:
-            continue
+    for param in params:
         sizes = [d if isinstance(d, int) else dims.get(d) for d in param.spec.dims]
         layouts[param.name] = row_major(
             sizes, [promised.get(d, 1) if isinstance(d, str) else d for d in param.spec.dims]

@@ -32,13 +32,13 @@ VARIANTS = [
     "kernels/matmul.py --set T=f32 U=f32 precision=tf32",
     "kernels/matmul.py --set T=f8e5m2",
     "kernels/matmul.py --set T=f8e4m3",
-    "kernels/flash_attention.py --with lse --set causal=true --shape D=64 --set BD=64",
+    "kernels/flash_attention.py --with lse --set causal=true --shape D=64",
     "kernels/flash_attention.py --with lse --set causal=true --shape D=128",
-    "kernels/flash_attention.py --set causal=true --shape D=256 --set BD=256",
-    "kernels/flash_attention.py --set BD=64 E=f16",
-    "kernels/flash_attention.py --set BD=256",
-    "kernels/flash_attention.py --set E=f32 precision=tf32x3 BD=64",
-    "kernels/flash_attention.py --set E=f32 BD=64 BM=32 BN=32 num_warps=4",
+    "kernels/flash_attention.py --set causal=true --shape D=256",
+    "kernels/flash_attention.py --set D=64 E=f16",
+    "kernels/flash_attention.py --set D=256",
+    "kernels/flash_attention.py --set E=f32 precision=tf32x3 D=64",
+    "kernels/flash_attention.py --set E=f32 D=64 BM=32 BN=32 num_warps=4",
 ]
 
 

@@ -102,7 +102,7 @@ def attention(name: str, dtype: DType, s: int, t: int, tolerance: float, **choic
         E=dtype,
         BM=32,
         BN=16,
-        BD=32,
+        D=32,
         **choices,
     )
 
