@@ -59,7 +59,9 @@ def test_not_utf_8(command, folder):
     (folder / "k.py").write_bytes(b"x = '\xff\xfe'\n")
     result = command("k.py", "--target", "sm90")
     first, *rest = result.err.splitlines()
-    assert first.startswith("error: 'k.py' is not Python text: (unicode error) 'utf-8' codec can't decode byte 0xff")
+    assert first.startswith(
+        "error: 'k.py' is not Python text: (unicode error) 'utf-8' codec can't decode byte 0xff"
+    )
     assert rest == ["help: save the file as UTF-8", "to repeat: mosaic-compile k.py --target sm90"]
     assert result.code == 1
 
@@ -112,7 +114,10 @@ def test_a_shape_that_cannot_divide(command, folder):
 def test_the_failing_kernel_of_several_is_named(command, folder):
     (folder / "k.py").write_text((folder / "scale.py").read_text() + TYPE_ERROR.partition("\n")[2])
     result = command("k.py", "--target", "sm90", "--emit", "tile")
-    assert result.err.splitlines()[-1] == "to repeat: mosaic-compile k.py --target sm90 --emit tile --kernel wrong"
+    assert (
+        result.err.splitlines()[-1]
+        == "to repeat: mosaic-compile k.py --target sm90 --emit tile --kernel wrong"
+    )
     assert result.out.startswith("// scale for sm90\nmodule")
 
 
@@ -126,7 +131,10 @@ def test_a_limit_of_the_target(command, folder):
         "    mc.store(c, (0, 0), acc)\n"
     )
     result = command("k.py", "--target", "sm89", "--set", "num_warps=8", "num_stages=4", "-o", "out")
-    assert result.err.startswith("error: 'big' needs ") and "bytes of shared memory, sm89 has 101376\n" in result.err
+    assert (
+        result.err.startswith("error: 'big' needs ")
+        and "bytes of shared memory, sm89 has 101376\n" in result.err
+    )
     assert result.code == 1
     assert not (folder / "out").exists()
 

@@ -38,7 +38,13 @@ def test_several_kernels(command, folder):
 @pytest.mark.parametrize("stage", ["tile", "tt", "ttir", "ttgir", "llvm", "ptx", "sass"])
 def test_emit_text(command, stage):
     result = command("scale.py", "--target", "sm90", "--emit", stage)
-    marks = {"tile": "tile.load", "tt": "tt.func", "ttir": "tt.func", "ttgir": "#ttg.blocked", "llvm": "define ptx_kernel"}
+    marks = {
+        "tile": "tile.load",
+        "tt": "tt.func",
+        "ttir": "tt.func",
+        "ttgir": "#ttg.blocked",
+        "llvm": "define ptx_kernel",
+    }
     assert marks.get(stage, {"ptx": ".visible .entry scale(", "sass": "EXIT"}.get(stage)) in result.out
     assert (result.code, result.err) == (0, "")
     assert " loc(" not in result.out and result.out.endswith("\n") and not result.out.endswith("\n\n\n")
@@ -54,7 +60,10 @@ def test_emit_stops_there(command, monkeypatch):
 def test_emit_of_several_kernels_says_which_is_which(command):
     for stage, mark in (("tile", "//"), ("llvm", ";")):
         lines = command("two.py", "--target", "sm90", "--emit", stage).out.splitlines()
-        assert [x for x in lines if x.startswith(f"{mark} s")] == [f"{mark} scale for sm90", f"{mark} shift for sm90"]
+        assert [x for x in lines if x.startswith(f"{mark} s")] == [
+            f"{mark} scale for sm90",
+            f"{mark} shift for sm90",
+        ]
 
 
 def test_emit_a_binary(folder):
@@ -101,9 +110,19 @@ def test_lists(command):
 
 def test_pipeline_shows_the_options_that_are_set(command):
     lines = command("--target", "sm90", "--print-pipeline").out.splitlines()
-    assert [x for x in lines if not x.startswith(" ")] == ["tile", "tt", "ttir", "ttgir", "llvm", "ptx", "cubin"]
+    assert [x for x in lines if not x.startswith(" ")] == [
+        "tile",
+        "tt",
+        "ttir",
+        "ttgir",
+        "llvm",
+        "ptx",
+        "cubin",
+    ]
     assert "  choose-memory-path (tma=True)" in lines and "  ptxas" in lines
-    changed = command("--target", "sm90", "--print-pipeline", "--pass-option", "choose-memory-path.tma=false").out
+    changed = command(
+        "--target", "sm90", "--print-pipeline", "--pass-option", "choose-memory-path.tma=false"
+    ).out
     assert "  choose-memory-path (tma=False)" in changed
 
 
@@ -131,7 +150,9 @@ def test_pass_option_changes_the_code(command, folder):
 
 
 def cannot_be_written(path: str, reason: str) -> str:
-    return f"error: the folder '{path}' cannot be written: {reason}\nhelp: choose a folder that can be written\n"
+    return (
+        f"error: the folder '{path}' cannot be written: {reason}\nhelp: choose a folder that can be written\n"
+    )
 
 
 @pytest.mark.parametrize("option", ["-o", "--dump-ir"])
@@ -140,7 +161,9 @@ def test_a_file_in_the_place_of_a_folder(command, folder, option):
     result = command("scale.py", "--target", "sm90", option, "out")
     assert result.err == cannot_be_written("out", "File exists")
     assert result.code == 2 and (folder / "out").read_text() == "mine"
-    assert command("scale.py", "--target", "sm90", option, "out/x").err == cannot_be_written("out/x", "Not a directory")
+    assert command("scale.py", "--target", "sm90", option, "out/x").err == cannot_be_written(
+        "out/x", "Not a directory"
+    )
 
 
 @pytest.mark.parametrize("option", ["-o", "--dump-ir"])
@@ -170,7 +193,10 @@ def test_foreign_files_are_left_alone(command, folder):
     assert os.listdir(out) == ["manifest.json"]
     (out / "index.json").write_text("[]")
     result = command("scale.py", "--target", "sm90", "--dump-ir", "out")
-    assert result.err == "error: 'out/index.json' is not a dump's index\nhelp: choose another folder for --dump-ir\n"
+    assert (
+        result.err
+        == "error: 'out/index.json' is not a dump's index\nhelp: choose another folder for --dump-ir\n"
+    )
     assert result.code == 2
 
 
@@ -181,7 +207,10 @@ def test_output_to_a_full_disk():
         pytest.skip("no /dev/full")
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "mosaic_compile.cli", "--list-targets"], stdout=full, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "mosaic_compile.cli", "--list-targets"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
         )
     assert done.stderr == "error: a file cannot be read or written: No space left on device\n"
     assert done.returncode == 2

@@ -29,7 +29,9 @@ def edited(command, folder, stage: str, target: str = "sm90") -> str:
 
 @pytest.mark.parametrize("stage", EDITS)
 def test_an_edited_constant_is_in_the_result(command, folder, stage):
-    result = command("scale.py", "--target", "sm90", "--emit", "ptx", "--override", edited(command, folder, stage))
+    result = command(
+        "scale.py", "--target", "sm90", "--emit", "ptx", "--override", edited(command, folder, stage)
+    )
     assert result.err == "" and result.code == 0
     assert "0f40A00000" in result.out and "0f40400000" not in result.out
     result = command("scale.py", "--target", "sm90", "--override", f"{stage}=edited.{stage}", "-o", "out")
@@ -59,7 +61,9 @@ def test_line_numbers_are_those_of_the_edited_file(command, folder):
 
 
 def test_the_dump_says_so(command, folder):
-    result = command("scale.py", "--target", "sm90", "--override", edited(command, folder, "ttgir"), "--dump-ir", "ir")
+    result = command(
+        "scale.py", "--target", "sm90", "--override", edited(command, folder, "ttgir"), "--dump-ir", "ir"
+    )
     assert result.code == 0
     passes = json.loads((folder / "ir" / "index.json").read_text())["passes"]
     assert [p["pass"] for p in passes if p["stage"] == "ttgir"] == ["override"]
@@ -92,7 +96,9 @@ def test_a_bad_file(command, folder, stage):
 def test_a_file_that_is_not_text(command, folder, stage):
     (folder / "edited").write_bytes(b"\xff\xfe\x00")
     result = command("scale.py", "--target", "sm90", "--override", f"{stage}=edited")
-    assert result.err.startswith(f"error: 'edited' is not text\nhelp: give what --emit {stage} wrote, edited\n")
+    assert result.err.startswith(
+        f"error: 'edited' is not text\nhelp: give what --emit {stage} wrote, edited\n"
+    )
     assert result.code == 1
 
 

@@ -53,7 +53,10 @@ MISTAKES = {
 def test_message(command, arguments):
     result = command(*arguments.split())
     assert result.out == ""
-    assert result.err.replace("(choose from 'triton')", "(choose from triton)") == f"error: {MISTAKES[arguments]}"
+    assert (
+        result.err.replace("(choose from 'triton')", "(choose from triton)")
+        == f"error: {MISTAKES[arguments]}"
+    )
     assert result.code == 2
 
 
@@ -66,10 +69,19 @@ error: {}
 help: {}
 """
 AT_KERNEL_MISTAKES = {
-    "--set BLOCK=4": ("the kernel has no constant 'BLOCK'", "there are: B, num_warps, num_stages, num_ctas, maxnreg"),
-    "--set num_warps=0": ("num_warps is a positive number, not 0", "warps in a program (GPUs): 1, 2, 4, 8, 16"),
+    "--set BLOCK=4": (
+        "the kernel has no constant 'BLOCK'",
+        "there are: B, num_warps, num_stages, num_ctas, maxnreg",
+    ),
+    "--set num_warps=0": (
+        "num_warps is a positive number, not 0",
+        "warps in a program (GPUs): 1, 2, 4, 8, 16",
+    ),
     "--shape M=4": ("the kernel has no dimension 'M'", "its dimensions are: N"),
-    "--shape N=3000000000": ("the dimension N cannot be 3000000000", "a dimension is a whole number from 0 to 2147483647"),
+    "--shape N=3000000000": (
+        "the dimension N cannot be 3000000000",
+        "a dimension is a whole number from 0 to 2147483647",
+    ),
     "--shape N=%0": ("N cannot be a multiple of 0", "a multiple is at least 1"),
     "--with bias": ("the kernel has no optional array 'bias'", "there are: none"),
 }

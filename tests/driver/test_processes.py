@@ -65,7 +65,9 @@ def test_the_same_input_gives_the_same_bytes(folder, target):
     for seed in ("1", "2"):
         out, dump = folder / f"out{seed}", folder / f"ir{seed}"
         command = [*COMMAND[:-1], target, "-o", str(out), "--dump-ir", str(dump)]
-        subprocess.run(command, cwd=folder, env=environment(folder, PYTHONHASHSEED=seed), check=True, capture_output=True)
+        subprocess.run(
+            command, cwd=folder, env=environment(folder, PYTHONHASHSEED=seed), check=True, capture_output=True
+        )
         index = json.loads((dump / "index.json").read_text())
         for entry in index["passes"]:
             del entry["milliseconds"]
@@ -79,7 +81,9 @@ def test_the_same_input_gives_the_same_bytes(folder, target):
 
 def test_of_processes_that_want_the_same_kernel_one_compiles_it(folder):
     env = at_ptxas(folder, "open('compiled', 'a').write('x')")
-    running = [subprocess.Popen(COMMAND, cwd=folder, env=env, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    running = [
+        subprocess.Popen(COMMAND, cwd=folder, env=env, stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
     said = [p.communicate(timeout=120)[0] for p in running]
     assert [p.returncode for p in running] == [0, 0, 0]
     assert said[0].startswith("twice for sm90: num_warps=1\n") and len(set(said)) == 1
@@ -91,7 +95,13 @@ def test_a_process_that_is_stopped_leaves_nothing(folder, number):
     env = at_ptxas(folder, "open('started', 'w').close(); time.sleep(60)")
     command = [*COMMAND, "-o", "out", "--dump-ir", "ir"]
     process = subprocess.Popen(
-        command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 60
     while not (folder / "started").exists() and process.poll() is None and time.monotonic() < deadline:
@@ -154,7 +164,8 @@ def test_a_new_artifact_replaces_an_old_one(tmp_path):
     ARTIFACT.save(tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
     other = Artifact(
-        {"format": 1, "kernel": "l", "files": {"binary": "l.cubin", "assembly": "k.ptx"}}, {"l.cubin": b"l", "k.ptx": b"l"}
+        {"format": 1, "kernel": "l", "files": {"binary": "l.cubin", "assembly": "k.ptx"}},
+        {"l.cubin": b"l", "k.ptx": b"l"},
     )
     other.save(tmp_path)
     assert Artifact.load(tmp_path) == other
@@ -172,7 +183,9 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(artifact, "write_bytes_aside", full)
     with pytest.raises(CacheError) as error:
         ARTIFACT.save(tmp_path / "out")
-    assert error.value.message == f"the folder '{tmp_path / 'out'}' cannot be written: No space left on device"
+    assert (
+        error.value.message == f"the folder '{tmp_path / 'out'}' cannot be written: No space left on device"
+    )
     assert os.listdir(tmp_path) == []
 
 
