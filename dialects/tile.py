@@ -74,10 +74,20 @@ def _verify_block(op: Any, tile: ir.Type) -> bool:
     tensor, _ = array_type_of(op.array)
     axes = list(op.axes)
     return (
-        _verify(op, len(op.offsets) == tensor.rank, f"takes {tensor.rank} offsets, one for each dimension of the array")
-        and _verify(op, len(set(axes)) == len(axes) == len(shape_of(tile)), "names one array axis for each tile dimension")
+        _verify(
+            op,
+            len(op.offsets) == tensor.rank,
+            f"takes {tensor.rank} offsets, one for each dimension of the array",
+        )
+        and _verify(
+            op,
+            len(set(axes)) == len(axes) == len(shape_of(tile)),
+            "names one array axis for each tile dimension",
+        )
         and _verify(op, all(0 <= a < tensor.rank for a in axes), "names an axis that the array does not have")
-        and _verify(op, element_type_of(tile) == tensor.element_type, "moves elements of the array's own type only")
+        and _verify(
+            op, element_type_of(tile) == tensor.element_type, "moves elements of the array's own type only"
+        )
     )
 
 
@@ -110,10 +120,12 @@ class DimOp(Tile.Operation, name="dim", traits=[ext.Pure]):
 
 
 class LoadOp(Tile.Operation, name="load"):
-    """Loads the block that starts at `offsets` (elements, one per array dimension); tile dimension i runs along array axis axes[i].
+    """Loads the block that starts at `offsets` (elements, one per array dimension).
 
-    Array dimensions not in `axes` are read at their offset only. Passes may add: `in_bounds` (array<i1>, one per array
-    dimension: no element is outside), `path` (how the block is moved, and why).
+    Tile dimension i runs along the array's axis axes[i]; array dimensions not in `axes` are read at their offset only.
+    Passes add what they know, one entry per array dimension: `multiples` (array<i64>: the offset is a multiple of this),
+    `starts_inside` (array<i1>: it is not negative), `in_bounds` (array<i1>: no element is outside); and `path` with
+    `path_reason`, how the block is moved and why.
     """
 
     array: Operand[ArrayType]
@@ -161,10 +173,24 @@ class _Indexed(Tile.Operation):
         tensor, _ = array_type_of(op.array)
         shape = shape_of(tile)
         return (
-            _verify(op, len(op.indices) == tensor.rank, f"takes {tensor.rank} index tiles, one for each dimension of the array")
-            and _verify(op, all(shape_of(i.type) == shape for i in op.indices), "takes index tiles of the value's shape")
-            and _verify(op, op.mask is None or shape_of(op.mask.type) == shape, "takes a mask of the value's shape")
-            and _verify(op, element_type_of(tile) == tensor.element_type, "moves elements of the array's own type only")
+            _verify(
+                op,
+                len(op.indices) == tensor.rank,
+                f"takes {tensor.rank} index tiles, one for each dimension of the array",
+            )
+            and _verify(
+                op,
+                all(shape_of(i.type) == shape for i in op.indices),
+                "takes index tiles of the value's shape",
+            )
+            and _verify(
+                op, op.mask is None or shape_of(op.mask.type) == shape, "takes a mask of the value's shape"
+            )
+            and _verify(
+                op,
+                element_type_of(tile) == tensor.element_type,
+                "moves elements of the array's own type only",
+            )
         )
 
 
@@ -214,7 +240,9 @@ class BroadcastOp(Tile.Operation, name="broadcast", traits=[ext.Pure]):
     @classmethod
     def verify_invariants(cls, op: Any) -> bool:
         source, result = shape_of(op.source.type), shape_of(op.result.type)
-        fits = len(source) <= len(result) and all(s in (1, r) for s, r in zip(reversed(source), reversed(result)))
+        fits = len(source) <= len(result) and all(
+            s in (1, r) for s, r in zip(reversed(source), reversed(result))
+        )
         return _verify(op, fits, f"cannot broadcast {source} to {result}")
 
 
@@ -246,7 +274,9 @@ class PermuteOp(Tile.Operation, name="permute", traits=[ext.Pure]):
     def verify_invariants(cls, op: Any) -> bool:
         source, order = shape_of(op.source.type), list(op.order)
         is_permutation = sorted(order) == list(range(len(source)))
-        return _verify(op, is_permutation, "takes an order that is a permutation of the dimensions") and _verify(
+        return _verify(
+            op, is_permutation, "takes an order that is a permutation of the dimensions"
+        ) and _verify(
             op, shape_of(op.result.type) == [source[d] for d in order], "must permute the source's shape"
         )
 

@@ -9,7 +9,24 @@ from .artifact import Artifact
 from .driver import compile
 from .errors import MosaicError
 from .language.arrays import ArraySpec, Const, In, InOut, Out
-from .language.dtypes import DType, DTypeVar, bf16, bool_, f8e4m3, f8e5m2, f16, f32, f64, i4, i8, i16, i32, i64, u8, u32
+from .language.dtypes import (
+    DType,
+    DTypeVar,
+    bf16,
+    bool_,
+    f8e4m3,
+    f8e5m2,
+    f16,
+    f32,
+    f64,
+    i4,
+    i8,
+    i16,
+    i32,
+    i64,
+    u8,
+    u32,
+)
 from .language.kernel import Kernel, kernel
 from .language.loops import range_ as range
 from .language.loops import static_range

@@ -200,9 +200,11 @@ def _progress() -> Iterator[Progress]:
         yield Progress(*columns, disable=True)
         return
     # Back ends redirect the process's standard error while they run: progress has a way of its own.
-    with os.fdopen(os.dup(sys.stderr.fileno()), "w") as file:
-        with Progress(*columns, console=Console(file=file, force_terminal=True), transient=True) as progress:
-            yield progress
+    with (
+        os.fdopen(os.dup(sys.stderr.fileno()), "w") as file,
+        Progress(*columns, console=Console(file=file, force_terminal=True), transient=True) as progress,
+    ):
+        yield progress
 
 
 @dataclass(frozen=True)
@@ -322,7 +324,8 @@ def _value(text: str) -> Any:
 
 def _shapes(items: list[str]) -> tuple[dict[str, int], dict[str, int]]:
     """--shape M=4096 fixes, --shape M=%16 promises a multiple."""
-    dims, multiples = {}, {}
+    dims: dict[str, int] = {}
+    multiples: dict[str, int] = {}
     for name, text in _assignments("--shape", items).items():
         number = text.removeprefix("%")
         if not number.isdecimal():

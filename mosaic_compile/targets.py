@@ -74,7 +74,7 @@ def choose(name: str | None) -> Target:
     if name is not None:
         return find(name)
     here = gpu_of_this_machine()
-    if here in TARGETS:
+    if here is not None and here in TARGETS:
         return TARGETS[here]
     gpu = "no GPU" if here is None else f"a GPU ({here}) that is not among the targets"
     raise UsageError(f"this machine has {gpu}", f"name a target to compile for: {', '.join(TARGETS)}")

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mosaic_compile.dialects.tile import array_type_of, element_type_of
-
 from mosaic_compile.errors import (
     NothingStoredError,
     OutsideArrayError,

@@ -55,7 +55,9 @@ class Lowering:
         """Lowers a region's blocks into an empty one."""
         for old_block in old.blocks:
             arguments = list(old_block.arguments)
-            new_block = new.blocks.append(*(self.convert_type(a.type) for a in arguments), arg_locs=[a.location for a in arguments])
+            new_block = new.blocks.append(
+                *(self.convert_type(a.type) for a in arguments), arg_locs=[a.location for a in arguments]
+            )
             self.values.update(zip(arguments, new_block.arguments))
             with ir.InsertionPoint(new_block):
                 self.block(old_block)

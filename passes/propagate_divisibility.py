@@ -28,7 +28,6 @@ from math import lcm
 from typing import ClassVar
 
 from mosaic_compile.dialects.tile import ArrayType
-
 from mosaic_compile.mlir import arith, ir
 
 from . import facts

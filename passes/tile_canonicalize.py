@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mosaic_compile.dialects.tile import BroadcastOp, PermuteOp, ReshapeOp, element_type_of, shape_of
-
 from mosaic_compile.mlir import arith, ir
 
 from .walk import LOADS, WRITES, defining_op, has_one_use, kernels, operations, splat, written_arrays

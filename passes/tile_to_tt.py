@@ -92,7 +92,9 @@ class TileToTT:
         with module.context:
             for function in list(module.body.operations):
                 with function.operation.location, ir.InsertionPoint(function.operation):
-                    specialized = any("tile.warp_specialize" in op.attributes for op in operations(function.operation))
+                    specialized = any(
+                        "tile.warp_specialize" in op.attributes for op in operations(function.operation)
+                    )
                     _lower_kernel(function, self.vendor, self.fp8_e4m3, self.splits_tiles and specialized)
                 function.operation.erase()
 
@@ -149,8 +151,12 @@ def _lower_kernel(function: Any, vendor: str, fp8_e4m3: bool, own_descriptors: b
     new.operation.attributes["mosaic.access"] = ir.DictAttr.get(
         {array.name: ir.StringAttr.get(array.access) for array in lowering.arrays.values()}
     )
-    new.operation.attributes["mosaic.arguments"] = ir.StringAttr.get(json.dumps([p.description for p in parameters]))
-    block = ir.Block.create_at_start(new.body, [p.type for p in parameters], [ir.Location.current] * len(parameters))
+    new.operation.attributes["mosaic.arguments"] = ir.StringAttr.get(
+        json.dumps([p.description for p in parameters])
+    )
+    block = ir.Block.create_at_start(
+        new.body, [p.type for p in parameters], [ir.Location.current] * len(parameters)
+    )
     for parameter, value in zip(parameters, block.arguments):
         lowering.parameters[parameter.key] = value
         if parameter.key[0] == "scalar":
@@ -200,9 +206,19 @@ def _parameters(
                 dims[dim] = Parameter(("dim", dim), i32, {"kind": "dim", "name": dim}, multiple)
         if argument in by_pointer:
             type_ = tt.ptr_to(stored_type(array.element))
-            pointers.append(Parameter(("pointer", array.name), type_, {"kind": "pointer", "array": array.name}, array.align))
+            description = {
+                "kind": "pointer",
+                "array": array.name,
+                "block": _largest_block(argument, accesses),
+            }
+            pointers.append(Parameter(("pointer", array.name), type_, description, array.align))
             strides += [
-                Parameter(("stride", array.name, axis), i64, {"kind": "stride", "array": array.name, "axis": axis}, array.stride_multiples[axis])
+                Parameter(
+                    ("stride", array.name, axis),
+                    i64,
+                    {"kind": "stride", "array": array.name, "axis": axis},
+                    array.stride_multiples[axis],
+                )
                 for axis, stride in enumerate(array.strides)
                 if stride is None
             ]
@@ -211,7 +227,12 @@ def _parameters(
             array = lowering.arrays[op.operands[0]]
             tile = op.results[0].type if op.name == "tile.load" else op.opview.value.type
             box = box_of(list(op.opview.axes), shape_of(tile), array.strides)
-            description = {"kind": "descriptor", "array": array.name, "axes": list(box.order), "box": list(box.extents)}
+            description = {
+                "kind": "descriptor",
+                "array": array.name,
+                "axes": list(box.order),
+                "box": list(box.extents),
+            }
             type_ = tt.tensor_descriptor(box.extents, array.element)
             parameter = Parameter(("descriptor", array.name, box), type_, description)
             if parameter.key not in {p.key for p in descriptors}:
@@ -220,6 +241,17 @@ def _parameters(
     if own_descriptors:
         return [*pointers, *scalars, *dims.values(), *strides], boxes
     return [*pointers, *descriptors, *scalars, *dims.values(), *strides], []
+
+
+def _largest_block(array: ir.Value, accesses: list[ir.Operation]) -> list[int]:
+    """The extents of the blocks that pointers reach, along each of the array's axes: 32 bits must span them."""
+    extents = [1] * array_type_of(array)[0].rank
+    for op in accesses:
+        if op.name in BLOCK_ACCESSES and op.operands[0] == array and not uses_descriptor(op):
+            tile = op.results[0].type if op.name == "tile.load" else op.opview.value.type
+            for axis, extent in zip(op.opview.axes, shape_of(tile)):
+                extents[axis] = max(extents[axis], extent)
+    return extents
 
 
 def _make_descriptor(lowering: TileToTTLowering, array: ArrayArgument, box: Box) -> ir.Value:
@@ -310,7 +342,9 @@ LOOP_ATTRIBUTES = {
 
 def for_loop(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     results = lowering.copy(op)
-    loop = ir.InsertionPoint.current.block.operations[len(ir.InsertionPoint.current.block.operations) - 1].operation
+    loop = ir.InsertionPoint.current.block.operations[
+        len(ir.InsertionPoint.current.block.operations) - 1
+    ].operation
     for old, new in LOOP_ATTRIBUTES.items():
         if old in loop.attributes:
             loop.attributes[new] = loop.attributes[old]

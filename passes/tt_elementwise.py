@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mosaic_compile.dialects import tt
 from mosaic_compile.dialects.tile import element_type_of, shape_of
 from mosaic_compile.mlir import arith, ir, math
 
-from .lowering import Lowering
+if TYPE_CHECKING:
+    from .tile_to_tt import TileToTTLowering
+
 
 # math functions that Triton computes in f32 and f64 only; narrower types go through f32.
 WIDENED = (
@@ -64,15 +67,14 @@ def is_e4m3(type_: ir.Type) -> bool:
     return str(element_type_of(type_)) == "f8E4M3FN"
 
 
-def extend(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+def extend(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     """arith.extf"""
     source, target = lowering[op.operands[0]], op.results[0].type
     if is_e4m3(source.type) and not lowering.fp8_e4m3:
         return [_from_e4m3(source, target)]
     if element_type_of(target) == ir.F64Type.get() and _width(source.type) < 32:
-        source = _extended(
-            source, with_element(target, ir.F32Type.get())
-        )  # Triton has no step from fp8 or bf16 to f64
+        # Triton has no step from fp8 or bf16 to f64.
+        source = _extended(source, with_element(target, ir.F32Type.get()))
     return [_extended(source, target)]
 
 
@@ -84,13 +86,13 @@ def _extended(source: ir.Value, target: ir.Type) -> ir.Value:
     return tt.FpToFpOp(source, target).result if is_fp8(source.type) else arith.extf(target, source)
 
 
-def truncate(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+def truncate(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     """arith.truncf"""
     type_ = op.results[0].type
     return [_to_fp8(lowering, lowering[op.operands[0]], type_)] if is_fp8(type_) else lowering.copy(op)
 
 
-def from_integer(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+def from_integer(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     """arith.sitofp and uitofp: to fp8 through f32."""
     type_ = op.results[0].type
     if not is_fp8(type_):
@@ -100,7 +102,7 @@ def from_integer(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
     return [_to_fp8(lowering, convert(wide, lowering[op.operands[0]]), type_)]
 
 
-def _to_fp8(lowering: Lowering, source: ir.Value, type_: ir.Type) -> ir.Value:
+def _to_fp8(lowering: TileToTTLowering, source: ir.Value, type_: ir.Type) -> ir.Value:
     wide = source.type
     within, limit, beyond = FP8_LIMIT[str(element_type_of(type_))]
     fits = arith.cmpf(within, math.absf(source), splat_constant(limit, wide))  # false for NaN
@@ -182,7 +184,7 @@ def _i32(value: int) -> ir.Attribute:
     return ir.IntegerAttr.get(ir.IntegerType.get_signless(32), value)
 
 
-def widened(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+def widened(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     """A function of f16 or bf16, computed in f32."""
     type_ = op.results[0].type
     element = element_type_of(type_)
@@ -195,10 +197,10 @@ def widened(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
     return [arith.truncf(type_, result) if narrow else result]
 
 
-def _function(lowering: Lowering, op: ir.Operation, operands: list[ir.Value]) -> ir.Value:
+def _function(lowering: TileToTTLowering, op: ir.Operation, operands: list[ir.Value]) -> ir.Value:
     type_ = operands[0].type
     if op.name == "math.tanh":
-        symbol = TANH[lowering.vendor, ir.FloatType(element_type_of(type_)).width]  # type: ignore[attr-defined]
+        symbol = TANH[lowering.vendor, ir.FloatType(element_type_of(type_)).width]
         empty = ir.StringAttr.get("")
         return tt.ExternElementwiseOp(
             operands, empty, empty, ir.StringAttr.get(symbol), ir.BoolAttr.get(True), type_
@@ -206,13 +208,13 @@ def _function(lowering: Lowering, op: ir.Operation, operands: list[ir.Value]) ->
     return ir.Operation.create(op.name, results=[type_], operands=operands).results[0]
 
 
-def negate(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+def negate(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     """arith.negf, which Triton 3.6 does not take: times -1, right for zeros too, and not folded back."""
     source = lowering[op.operands[0]]
     return [arith.mulf(source, splat_constant(-1.0, source.type))]
 
 
-def select(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+def select(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     """arith.select: Triton takes a condition of the values' shape."""
     condition, a, b = (lowering[o] for o in op.operands)
     if shape_of(condition.type) != shape_of(a.type):
@@ -220,17 +222,17 @@ def select(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
     return [arith.select(condition, a, b)]
 
 
-def bitcast(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+def bitcast(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     return [tt.BitcastOp(lowering[op.operands[0]], lowering.convert_type(op.results[0].type)).result]
 
 
-def full_product(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+def full_product(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     """arith.mului_extended: the low and the high half of a product."""
     a, b = (lowering[o] for o in op.operands)
     return [arith.muli(a, b), tt.MulhiUIOp(a, b, a.type).result]
 
 
-def floor_divide(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+def floor_divide(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     """arith.floordivsi: the quotient toward zero, one less where the signs differ and a remainder is left."""
     a, b = (lowering[o] for o in op.operands)
     quotient, inexact = _divide(a, b)
@@ -240,7 +242,7 @@ def floor_divide(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
     return [arith.select(arith.andi(inexact, opposite), less, quotient)]
 
 
-def ceil_divide(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+def ceil_divide(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     """arith.ceildivsi: the quotient toward zero, one more where the signs agree and a remainder is left."""
     a, b = (lowering[o] for o in op.operands)
     quotient, inexact = _divide(a, b)
@@ -255,7 +257,7 @@ def _divide(a: ir.Value, b: ir.Value) -> tuple[ir.Value, ir.Value]:
     return quotient, arith.cmpi(arith.CmpIPredicate.ne, remainder, splat_constant(0, a.type))
 
 
-def ceil_divide_unsigned(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+def ceil_divide_unsigned(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     """arith.ceildivui, without overflow: (a - 1) / b + 1, and 0 for 0."""
     a, b = (lowering[o] for o in op.operands)
     one, zero = splat_constant(1, a.type), splat_constant(0, a.type)
@@ -263,7 +265,7 @@ def ceil_divide_unsigned(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Va
     return [arith.select(arith.cmpi(arith.CmpIPredicate.eq, a, zero), zero, rounded)]
 
 
-def constant(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+def constant(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     """arith.constant: i4 values become i8."""
     type_ = op.results[0].type
     if str(element_type_of(type_)) != "i4":
@@ -275,7 +277,7 @@ def constant(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
     return [splat_constant(value - 16 if value > 7 else value, lowering.convert_type(type_))]
 
 
-def same_width(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+def same_width(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     """Widening i4 to i8, or narrowing i8 to i4, where both are i8: keep, or cut and extend the sign."""
     source = lowering[op.operands[0]]
     target = lowering.convert_type(op.results[0].type)

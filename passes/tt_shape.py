@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mosaic_compile.dialects import tt
 from mosaic_compile.dialects.tile import element_type_of, shape_of
 from mosaic_compile.mlir import ir
 
-from .lowering import Lowering
+if TYPE_CHECKING:
+    from .tile_to_tt import TileToTTLowering
 
 
 def i32_attribute(value: int) -> ir.Attribute:
@@ -112,27 +114,27 @@ def halves(value: ir.Value, axis: int) -> tuple[ir.Value, ir.Value]:
 # The rules.
 
 
-def iota(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+def iota(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     return [arange(shape_of(op.results[0].type)[0])]
 
 
-def broadcast(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+def broadcast(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     return [broadcast_to(lowering[op.operands[0]], shape_of(op.results[0].type))]
 
 
-def reshape(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+def reshape(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     return [reshape_to(lowering[op.operands[0]], shape_of(op.results[0].type))]
 
 
-def permute(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+def permute(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     return [permute_to(lowering[op.operands[0]], list(op.opview.order))]
 
 
-def cat(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+def cat(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     return [joined(lowering[op.operands[0]], lowering[op.operands[1]], op.attributes["axis"].value)]
 
 
-def split(lowering: Lowering, op: ir.Operation) -> Sequence[ir.Value]:
+def split(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     return list(halves(lowering[op.operands[0]], op.attributes["axis"].value))
 
 

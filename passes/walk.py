@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mosaic_compile.dialects.tile import array_type_of, shape_of
-
 from mosaic_compile.mlir import ir
 
 LOADS = frozenset({"tile.load", "tile.gather"})

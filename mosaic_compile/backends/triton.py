@@ -58,8 +58,15 @@ def stages(target: Target) -> tuple[Any, ...]:
     if target.vendor == "cuda":
         machine = (TritonStage("ptx", "ptx", "llvm-to-ptx"), TritonStage("cubin", "cubin", "ptxas"))
     else:
-        machine = (TritonStage("amdgcn", "amdgcn", "llvm-to-amdgcn"), TritonStage("hsaco", "hsaco", "assemble"))
-    own = (TritonStage("ttir", "ttir"), TritonStage("ttgir", "ttgir"), TritonStage("llvm", "llir", "mlir-to-llvm"))
+        machine = (
+            TritonStage("amdgcn", "amdgcn", "llvm-to-amdgcn"),
+            TritonStage("hsaco", "hsaco", "assemble"),
+        )
+    own = (
+        TritonStage("ttir", "ttir"),
+        TritonStage("ttgir", "ttgir"),
+        TritonStage("llvm", "llir", "mlir-to-llvm"),
+    )
     return (tile, tt, *own, *machine)
 
 
@@ -107,12 +114,16 @@ class TritonStage:
         contents = file.read_bytes()
         if self.extension in ("cubin", "hsaco"):
             if not contents.startswith(b"\x7fELF"):
-                raise OverrideError(f"'{file}' is not a {self.extension} file", f"give what --emit {self.name} wrote")
+                raise OverrideError(
+                    f"'{file}' is not a {self.extension} file", f"give what --emit {self.name} wrote"
+                )
             return contents
         text = contents.decode()
         if self.extension == "llir":
             _compiler(self.name, session).check_llvm(file, text)
-        return text if self.step is not None else _compiler(self.name, session).parse_file(str(file), str(file))
+        return (
+            text if self.step is not None else _compiler(self.name, session).parse_file(str(file), str(file))
+        )
 
 
 def _compiler(stage: str, session: Session) -> TritonCompiler:
@@ -189,7 +200,11 @@ class TritonCompiler:
             raise OverrideError(f"'{file}' is not LLVM IR{place}", "correct the IR") from None
 
     def run(
-        self, stage: TritonStage, state: Any, session: Session, record: Callable[[str, str], None] | None = None
+        self,
+        stage: TritonStage,
+        state: Any,
+        session: Session,
+        record: Callable[[str, str], None] | None = None,
     ) -> Any:
         """The stage's result; `record` gets the name of each of Triton's passes and the IR after it."""
         final = None
@@ -217,10 +232,14 @@ def triton_text(module: ir.Module, version: str) -> str:
     ext writes on every operation with a variable number of operands; and the descriptor type, which changed in Triton 3.8.
     """
     text = module.operation.get_asm(print_generic_op_form=True, enable_debug_info=True)
-    text = text.replace('"tt.reduce_return"', '"tt.reduce.return"').replace('"tt.scan_return"', '"tt.scan.return"')
+    text = text.replace('"tt.reduce_return"', '"tt.reduce.return"').replace(
+        '"tt.scan_return"', '"tt.scan.return"'
+    )
     lines = []
     for line in text.split("\n"):
-        if "SegmentSizes" in line and '"tt.' in line and '"tt.load"' not in line or "resultSegmentSizes" in line:
+        if (
+            "SegmentSizes" in line and '"tt.' in line and '"tt.load"' not in line
+        ) or "resultSegmentSizes" in line:
             line = _SEGMENTS.sub("", line).replace(", }", "}").replace(" {}", "")
         lines.append(line)
     text = "\n".join(lines)
@@ -289,7 +308,9 @@ def _first_diagnostic(text: str) -> str:
     if ptxas:
         return f"line {ptxas[1]} of the PTX: {ptxas[2].strip()}"
     found = re.search(r'(?:loc\()?"?([^"\n]*?)"?:(\d+):(\d+)\)?: error: (.*)', text)
-    return f"{found[1]}:{found[2]}:{found[3]}: {found[4]}" if found else (text.strip().split("\n") or [""])[-1]
+    return (
+        f"{found[1]}:{found[2]}:{found[3]}: {found[4]}" if found else (text.strip().split("\n") or [""])[-1]
+    )
 
 
 def _stage_error(stage: TritonStage, session: Session, log: str, error: Exception) -> BackendError:

@@ -109,7 +109,9 @@ def resolve_constants(
             raise ArgumentError(f"the kernel has no constant '{name}'", f"there are: {listed}")
     for name, size in (fixed or {}).items():
         if given.get(name, size) != size:
-            raise ArgumentError(f"{name} is set to {given[name]}, but the dimension {name} is {size}", "leave it out")
+            raise ArgumentError(
+                f"{name} is set to {given[name]}, but the dimension {name} is {size}", "leave it out"
+            )
     merged = {**{c.name: c.default for c in signature.constants}, **defaults, **given, **(fixed or {})}
     for name in names:
         if merged[name] is inspect.Parameter.empty:

@@ -119,8 +119,9 @@ def _canonical(info: ArrayInfo, param: ArrayParam) -> ArrayInfo:
             info.address, shape, strides, i4, info.device, info.device_index, info.writable, info.owner
         )
     if len(shape) != len(param.spec.dims):
+        count = len(param.spec.dims)
         raise ArgumentError(
-            f"'{param.name}' is {param.spec!r} with {len(param.spec.dims)} dimension{'s' * (len(param.spec.dims) != 1)}, but the array has the shape {shape}",
+            f"'{param.name}' is {param.spec!r} with {count} dimension{'s' * (count != 1)}, but the array has the shape {shape}",
             "reshape or index the array",
         )
     if any(n >= 2**31 for n in shape):
@@ -206,15 +207,15 @@ def check_written(arrays: Mapping[str, ArrayInfo], written: frozenset[str]) -> N
 
 
 def specialize_call(kernel: Kernel, bound: Bound, tuned: Mapping[str, Any] | None = None) -> Specialization:
-    """The choices for these arguments: their element types and layouts, and whether sizes, rows and addresses are multiples of 16."""
+    """The choices for these arguments: element types, layouts, whether sizes, rows and addresses are multiples of 16."""
     try:
         found: dict[str, DType] = {}
         for param in kernel.signature.arrays:
             if isinstance(param.spec.dtype, DTypeVar) and param.name in bound.arrays:
-                dtype = bound.arrays[param.name].dtype
-                if found.setdefault(param.spec.dtype.name, dtype) is not dtype:
+                name, dtype = param.spec.dtype.name, bound.arrays[param.name].dtype
+                if found.setdefault(name, dtype) is not dtype:
                     raise ArgumentError(
-                        f"the element type {param.spec.dtype.name} is {found[param.spec.dtype.name]} in one array and {dtype} in '{param.name}'",
+                        f"the element type {name} is {found[name]} in one array and {dtype} in '{param.name}'",
                         "pass arrays of one element type",
                     )
         dtypes = resolve_dtypes(kernel.signature, found)

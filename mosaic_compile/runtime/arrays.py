@@ -206,4 +206,4 @@ def as_numpy(info: ArrayInfo) -> np.ndarray:
         return np.empty(info.shape, info.dtype.numpy)
     buffer = (ctypes.c_char * (high - low)).from_address(low)
     strides = tuple(s * item for s in info.strides)
-    return np.ndarray(info.shape, info.dtype.numpy, buffer, info.address - low, strides)
+    return np.ndarray(info.shape, info.dtype.numpy, memoryview(buffer), info.address - low, strides)

@@ -97,7 +97,9 @@ def device_of(address: int) -> int:
     """The device that an address belongs to; 0 where the driver does not know it."""
     library = driver()
     device = ctypes.c_int()
-    if library is None or library.cuPointerGetAttribute(ctypes.byref(device), DEVICE_ORDINAL, ctypes.c_uint64(address)):
+    if library is None or library.cuPointerGetAttribute(
+        ctypes.byref(device), DEVICE_ORDINAL, ctypes.c_uint64(address)
+    ):
         return 0
     return device.value
 

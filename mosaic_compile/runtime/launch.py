@@ -29,6 +29,7 @@ class Launcher:
         self.manifest = artifact.manifest
         self.device = device
         self.arrays = {a["name"]: a for a in self.manifest["arrays"]}
+        self.blocks = {p["array"]: p["block"] for p in self.manifest["parameters"] if p["kind"] == "pointer"}
         self.written = frozenset(a["name"] for a in self.manifest["arrays"] if a["access"] != "in")
         manifest = self.manifest
         with cuda.using_device(device):
@@ -42,6 +43,8 @@ class Launcher:
         check_written(bound.arrays, self.written)
         for name, expected in self.arrays.items():
             check_layout(bound.arrays[name], expected)
+        for name, block in self.blocks.items():
+            check_spans(bound.arrays[name], name, block)
         sizes = {**bound.sizes, "num_sms": cuda.device_attribute(cuda.MULTIPROCESSOR_COUNT, self.device)}
         grid = [evaluate(text, sizes) for text in manifest["grid"]]
         grid += [1] * (3 - len(grid))
@@ -118,6 +121,20 @@ def check_layout(info: ArrayInfo, expected: dict[str, Any]) -> None:
                 f"dimension {axis} of '{name}' is {size}, but the kernel was compiled for {wanted}",
                 "pad the array, or compile for this shape",
             )
+
+
+def check_spans(info: ArrayInfo, name: str, block: list[int]) -> None:
+    """Refuses strides with which a block spans 2^31 elements: within a block, the code counts in 32 bits."""
+    span = sum(
+        (min(extent, size) - 1) * abs(stride)
+        for extent, size, stride in zip(block, info.shape, info.strides)
+        if size
+    )
+    if span >= 2**31:
+        raise ArgumentError(
+            f"a block of '{name}' spans {span} elements with the strides {info.strides}; it may span 2147483647",
+            "pass a contiguous copy, or use smaller tiles",
+        )
 
 
 def scalar(dtype: str, value: Any) -> Any:

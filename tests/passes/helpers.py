@@ -12,10 +12,10 @@ from filecheck.finput import FInput
 from filecheck.matcher import Matcher
 from filecheck.options import Options
 from filecheck.parser import Parser, pattern_for_opts
-from mosaic_compile.passes import Pass, Upstream
 
 from mosaic_compile.frontend import trace
 from mosaic_compile.mlir import ir, new_context
+from mosaic_compile.passes import Pass, Upstream
 
 SIMPLIFY = (Upstream("canonicalize"), Upstream("cse"))
 # A kernel as the analyses find it: constants once, what does not change in a loop before it.

@@ -3,7 +3,6 @@
 import re
 
 import pytest
-from mosaic_compile.passes.check_kernel import CheckKernel
 
 import mosaic_compile as mc
 from mosaic_compile.errors import (
@@ -13,6 +12,7 @@ from mosaic_compile.errors import (
     UnwrittenOutputError,
 )
 from mosaic_compile.frontend import trace
+from mosaic_compile.passes.check_kernel import CheckKernel
 
 
 def check(kernel, **choices):

@@ -1,12 +1,12 @@
 """check-triton-limits: the whole message of each limit, at the kernel's line."""
 
 import pytest
-from mosaic_compile.passes.check_triton_limits import CheckTritonLimits
-from mosaic_compile.passes.propagate_divisibility import PropagateDivisibility
 
 import mosaic_compile as mc
 from mosaic_compile.errors import TargetLimitError
 from mosaic_compile.frontend import trace
+from mosaic_compile.passes.check_triton_limits import CheckTritonLimits
+from mosaic_compile.passes.propagate_divisibility import PropagateDivisibility
 
 from .helpers import PREPARE, run_passes
 

@@ -1,11 +1,11 @@
 """choose-memory-path: what TMA moves, and the reason where it does not."""
 
 import pytest
-from mosaic_compile.passes.choose_memory_path import ChooseMemoryPath
-from mosaic_compile.passes.propagate_divisibility import PropagateDivisibility
 
 import mosaic_compile as mc
 from mosaic_compile.frontend import trace
+from mosaic_compile.passes.choose_memory_path import ChooseMemoryPath
+from mosaic_compile.passes.propagate_divisibility import PropagateDivisibility
 
 from .helpers import PREPARE, checked, filecheck, run_passes
 

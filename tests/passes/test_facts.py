@@ -4,6 +4,7 @@ import random
 from math import gcd
 
 import pytest
+
 from mosaic_compile.passes import facts
 from mosaic_compile.passes.facts import ANY, INT_MAX, INT_MIN, Dim, Fact
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mosaic_compile.passes.propagate_divisibility import PropagateDivisibility
 
 from mosaic_compile.interpreter import REGISTRY, prepare_module, run_grid
 from mosaic_compile.mlir import ir, new_context
+from mosaic_compile.passes.propagate_divisibility import PropagateDivisibility
 
 LARGE = (2**31 - 1, 2**30, 2**20, -(2**31), 100_000, -7)
 FACTORS = (1, 2, 3, 4, 8, 16)

@@ -1,8 +1,7 @@
 """hoist-loads: what leaves a loop, and what must not."""
 
-from mosaic_compile.passes.hoist_loads import HoistLoads
-
 import mosaic_compile as mc
+from mosaic_compile.passes.hoist_loads import HoistLoads
 
 from .helpers import PREPARE, checked
 

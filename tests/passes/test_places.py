@@ -1,9 +1,9 @@
 """From locations in the IR to the user's text."""
 
 import pytest
-from mosaic_compile.passes.places import frames_of
 
 from mosaic_compile.mlir import ir, new_context
+from mosaic_compile.passes.places import frames_of
 
 LINES = [
     "x = mc.load(a[i], (f(1), 2), B)[0] + y",

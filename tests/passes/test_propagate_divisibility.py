@@ -1,8 +1,7 @@
 """propagate-divisibility: what is proved, and what must not be."""
 
-from mosaic_compile.passes.propagate_divisibility import PropagateDivisibility
-
 import mosaic_compile as mc
+from mosaic_compile.passes.propagate_divisibility import PropagateDivisibility
 
 from .helpers import PREPARE, check, checked
 

@@ -5,16 +5,16 @@ import copy
 import ml_dtypes
 import numpy as np
 import pytest
+
+import mosaic_compile as mc
+from mosaic_compile.frontend import trace
+from mosaic_compile.interpreter import run
 from mosaic_compile.kernels.matmul import matmul
 from mosaic_compile.passes import Upstream
 from mosaic_compile.passes.check_kernel import CheckKernel
 from mosaic_compile.passes.hoist_loads import HoistLoads
 from mosaic_compile.passes.propagate_divisibility import PropagateDivisibility
 from mosaic_compile.passes.tile_canonicalize import TileCanonicalize
-
-import mosaic_compile as mc
-from mosaic_compile.frontend import trace
-from mosaic_compile.interpreter import run
 
 from .helpers import PREPARE, run_passes
 

@@ -1,8 +1,7 @@
 """tile-canonicalize: what becomes simpler, and what must stay."""
 
-from mosaic_compile.passes.tile_canonicalize import TileCanonicalize
-
 import mosaic_compile as mc
+from mosaic_compile.passes.tile_canonicalize import TileCanonicalize
 
 from .helpers import PREPARE, check, checked
 

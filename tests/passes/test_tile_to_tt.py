@@ -2,10 +2,9 @@
 
 import json
 
-from mosaic_compile.passes import ChooseMemoryPath, PropagateDivisibility, TileToTT
-
 import mosaic_compile as mc
 from mosaic_compile.frontend import trace
+from mosaic_compile.passes import ChooseMemoryPath, PropagateDivisibility, TileToTT
 
 from .helpers import PREPARE, SIMPLIFY, checked, run_passes
 
@@ -132,7 +131,7 @@ def test_arguments():
     module = run_passes(trace(kernel, kernel.specialize()), *WITH_TMA)
     (function,) = (op.operation for op in module.body.operations)
     assert json.loads(function.attributes["mosaic.arguments"].value) == [
-        {"kind": "pointer", "array": "b"},
+        {"kind": "pointer", "array": "b", "block": [1, 1]},
         {"kind": "descriptor", "array": "a", "axes": [0, 1], "box": [64, 32]},
         {"kind": "descriptor", "array": "b", "axes": [0, 1], "box": [32, 32]},
         {"kind": "descriptor", "array": "c", "axes": [0, 1], "box": [64, 32]},
