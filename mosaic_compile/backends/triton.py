@@ -306,7 +306,7 @@ def _passes_in(log: str, final: str | None) -> Iterator[tuple[str, str]]:
 def _first_diagnostic(text: str) -> str:
     ptxas = re.search(r"line (\d+); (?:error|fatal)\s*: (.*)", text)
     if ptxas:
-        return f"line {ptxas[1]} of the PTX: {ptxas[2].strip()}"
+        return f"line {ptxas[1]} of the PTX: {re.sub(r' at start of file .*', '', ptxas[2]).strip()}"
     found = re.search(r'(?:loc\()?"?([^"\n]*?)"?:(\d+):(\d+)\)?: error: (.*)', text)
     return (
         f"{found[1]}:{found[2]}:{found[3]}: {found[4]}" if found else (text.strip().split("\n") or [""])[-1]
