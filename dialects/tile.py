@@ -139,8 +139,8 @@ class LoadOp(Tile.Operation, name="load"):
         return _verify_block(op, op.result.type)
 
 
-class StoreOp(Tile.Operation, name="store"):
-    """Stores a tile to the block at `offsets`; the counterpart of `tile.load`."""
+class _BlockWrite(Tile.Operation):
+    """Base of the accesses that write a tile to the block at `offsets`; the counterpart of `tile.load`."""
 
     array: Operand[ArrayType]
     value: Operand[Any]
@@ -152,17 +152,12 @@ class StoreOp(Tile.Operation, name="store"):
         return _verify_block(op, op.value.type)
 
 
-class AtomicAddOp(Tile.Operation, name="atomic_add"):
-    """Adds a tile to the block at `offsets`, each element atomically (relaxed, visible to the whole device)."""
+class StoreOp(_BlockWrite, name="store"):
+    """Stores a tile."""
 
-    array: Operand[ArrayType]
-    value: Operand[Any]
-    offsets: Sequence[Operand[Any]]
-    axes: Any
 
-    @classmethod
-    def verify_invariants(cls, op: Any) -> bool:
-        return _verify_block(op, op.value.type)
+class AtomicAddOp(_BlockWrite, name="atomic_add"):
+    """Adds a tile, each element atomically (relaxed, visible to the whole device)."""
 
 
 class _Indexed(Tile.Operation):

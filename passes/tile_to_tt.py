@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from mosaic_compile.dialects import tt
 from mosaic_compile.dialects.tile import array_type_of, element_type_of, several, shape_of
+from mosaic_compile.errors import UsageError
 from mosaic_compile.mlir import bool_attribute, ir
 
 from . import tt_elementwise, tt_memory, tt_shape
@@ -87,6 +88,13 @@ class TileToTT:
     vendor: str = "cuda"
     fp8_e4m3: bool = True
     splits_tiles: bool = False
+
+    def __post_init__(self) -> None:
+        if self.vendor not in ("cuda", "hip"):
+            raise UsageError(
+                f"tile-to-tt.vendor is cuda or hip, not '{self.vendor}'",
+                "--pass-option tile-to-tt.vendor=cuda",
+            )
 
     def run(self, module: ir.Module) -> None:
         with module.context:

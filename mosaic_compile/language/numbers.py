@@ -10,7 +10,8 @@ from .symbolic import Symbol
 
 
 def _outside(values: tuple[Any, ...]) -> bool:
-    return all(isinstance(v, Symbol) or is_number(v) for v in values)
+    """Whether these are a grid's dimensions, or plain numbers."""
+    return any(isinstance(v, Symbol) for v in values) or all(map(is_number, values))
 
 
 def cdiv(a: Any, b: Any) -> Any:

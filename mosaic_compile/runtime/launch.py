@@ -57,17 +57,18 @@ class Launcher:
             )
         programs = grid[0] * grid[1] * grid[2]
         with cuda.using_device(self.device):
+            stream = current_stream(self.device)
             cuda.launch(
                 self.function,
                 grid,
                 manifest["threads"],
                 manifest["cluster"],
                 manifest["shared_memory"],
-                current_stream(self.device),
-                [self._parameter(p, bound, programs) for p in manifest["parameters"]],
+                stream,
+                [self._parameter(p, bound, programs, stream) for p in manifest["parameters"]],
             )
 
-    def _parameter(self, parameter: dict[str, Any], bound: Bound, programs: int) -> Any:
+    def _parameter(self, parameter: dict[str, Any], bound: Bound, programs: int, stream: int) -> Any:
         match parameter["kind"]:
             case "pointer":
                 return ctypes.c_uint64(bound.arrays[parameter["array"]].address)
@@ -81,9 +82,8 @@ class Launcher:
                 return tensor_map(parameter, bound.arrays[parameter["array"]])
             case "scratch":
                 size = self.manifest["scratch"][parameter["name"]]["bytes_per_program"]
-                return ctypes.c_uint64(
-                    scratch(size * programs * self.manifest["cluster"], self.device) if size else 0
-                )
+                size *= programs * self.manifest["cluster"]
+                return ctypes.c_uint64(scratch(size, self.device, stream) if size else 0)
         raise LaunchError(
             f"the manifest has a parameter of unknown kind '{parameter['kind']}'", "compile the kernel again"
         )
@@ -171,15 +171,18 @@ def empty_array(info: ArrayInfo) -> int:
     return _zeros(info.device_index)
 
 
-_scratch: dict[int, tuple[int, int]] = {}
+_scratch: dict[tuple[int, int], tuple[int, int]] = {}
 
 
-def scratch(size: int, device: int) -> int:
-    """Device memory of at least `size` bytes for kernels' scratch; grows, and lives as long as the process."""
-    address, have = _scratch.get(device, (0, 0))
+def scratch(size: int, device: int, stream: int) -> int:
+    """Device memory of at least `size` bytes for the scratch of a stream's kernels, which run one after the other.
+
+    It grows, and lives as long as the process: kernels that still run may use what was given before.
+    """
+    address, have = _scratch.get((device, stream), (0, 0))
     if have < size:
         address = cuda.allocate(size)
-        _scratch[device] = (address, size)
+        _scratch[device, stream] = (address, size)
     return address
 
 

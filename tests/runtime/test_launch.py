@@ -242,6 +242,17 @@ def test_the_stride_of_a_single_row_does_not_count():
     launch.check_layout(array((1, 64), (7, 1)), MANIFEST["arrays"][0])
 
 
+def test_blocks_that_span_more_than_32_bits():
+    wide = array((64, 64), (2**28, 1))
+    with pytest.raises(ArgumentError) as error:
+        launch.check_spans(wide, "a", [16, 64])
+    assert error.value.message == (
+        f"a block of 'a' spans {15 * 2**28 + 63} elements with the strides (268435456, 1); it may span 2147483647"
+    )
+    launch.check_spans(wide, "a", [8, 64])
+    launch.check_spans(array((1, 64), (2**40, 1)), "a", [16, 64])  # no row behind the first
+
+
 SCALARS = [("f64", 0.1), ("f32", 0.1), ("f16", 0.1), ("bf16", 0.1), ("f8e4m3", 0.1), ("i64", -(2**40)), ("i32", -5), ("u32", 2**32 - 1), ("i16", -5), ("i8", -5), ("u8", 200), ("bool", True)]  # fmt: skip
 
 
