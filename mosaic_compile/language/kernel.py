@@ -76,6 +76,12 @@ class Kernel:
 
         call(self, args, kwargs)
 
+    def interpret(self, *args: Any, **kwargs: Any) -> None:
+        """Runs the kernel on host arrays through the interpreter, op by op, whatever else the machine has."""
+        from mosaic_compile.runtime.call import bind, interpret
+
+        interpret(self, bind(self, args, kwargs))
+
     @property
     def defaults(self) -> dict[str, Any]:
         """The constants where nothing else is said: the first entry of `tune`."""

@@ -32,20 +32,21 @@ def call(kernel: Kernel, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> No
     """Runs a kernel on a call's arguments; raises ArgumentError, LaunchError and the compiler's errors."""
     bound = bind(kernel, args, kwargs)
     place = next(((a.device, a.device_index) for a in bound.arrays.values()), (HOST, 0))
-    if place[0] == HOST or os.environ.get("MOSAIC_INTERPRET", "0") not in ("", "0"):
-        if place[0] != HOST:
-            raise LaunchError(
-                "MOSAIC_INTERPRET is set, but the arrays are on a GPU", "pass NumPy arrays or CPU tensors"
-            )
+    if place[0] == HOST:
         interpret(kernel, bound)
-        return
-    launcher(kernel, bound, place[1])(bound)
+    else:
+        launcher(kernel, bound, place[1])(bound)
 
 
 def interpret(kernel: Kernel, bound: Bound) -> None:
-    """Runs a kernel on host arrays, op by op."""
+    """Runs a kernel on host arrays, op by op; raises LaunchError for arrays elsewhere."""
     from mosaic_compile import interpreter
     from mosaic_compile.frontend import trace
+
+    if any(array.device != HOST for array in bound.arrays.values()):
+        raise LaunchError(
+            "the interpreter runs on the host, but the arrays are on a GPU", "pass copies: x.cpu()"
+        )
 
     spec = specialize_call(kernel, bound)
     module = trace(kernel, spec)

@@ -15,6 +15,8 @@ from mosaic_compile.errors import InternalError, MosaicError
 
 from .cases import trace_text
 
+pytestmark = pytest.mark.filterwarnings("ignore::SyntaxWarning")  # Python finds some of them odd too
+
 # What may stand where a value is expected: tiles, scalars, arrays, numbers, and what is none of them.
 VALUES = (
     """

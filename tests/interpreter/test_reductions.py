@@ -170,7 +170,6 @@ PRODUCTS = [
     ("f8e4m3", "f32", 1e-6),
     ("f8e5m2", "f16", 2e-3),
     ("i8", "i32", 0),
-    pytest.param("u8", "i32", 0, marks=pytest.mark.xfail(reason="tile.dot does not say that i8 is unsigned")),
 ]
 
 

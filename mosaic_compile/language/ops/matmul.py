@@ -44,9 +44,13 @@ def dot(a: Any, b: Any, acc: Any = None, *, precision: str = "ieee", dtype: DTyp
     """
     a, b = require_tile(a, "mc.dot"), require_tile(b, "mc.dot")
     if a.dtype.name not in ACCUMULATORS:
-        raise ElementTypeError(
-            f"mc.dot cannot multiply {a!r}", "convert to a matrix type, such as .to(mc.bf16) or .to(mc.i8)"
+        exact = {"u8": "mc.f16", "i4": "mc.i8", "bool": "mc.i8"}.get(a.dtype.name)
+        help = (
+            f"convert it: .to({exact}) holds every value"
+            if exact
+            else "convert it to a matrix type: .to(mc.bf16)"
         )
+        raise ElementTypeError(f"mc.dot cannot multiply {a!r}", help)
     if a.dtype is not b.dtype and not (a.dtype.is_fp8 and b.dtype.is_fp8):
         raise MixedTypesError(
             f"mc.dot has mixed element types: {a!r} and {b!r}",
