@@ -25,7 +25,7 @@ class Target:
     shared_memory: int  # that one program may use
     tma: bool = False  # a tensor memory accelerator: block copies by descriptor
     clusters: bool = False  # programs spread over several thread blocks
-    fp8_e4m3: bool = True  # conversions to and from f8e4m3
+    fp8: bool = True  # conversions to and from f8e4m3 and f8e5m2
 
 
 def _nvidia(name: str, description: str, arch: int, shared_kib: int, **features: Any) -> Target:
@@ -41,7 +41,7 @@ def _amd(name: str, description: str, shared_kib: int) -> Target:
 TARGETS: Mapping[str, Target] = {
     t.name: t
     for t in (
-        _nvidia("sm80", "NVIDIA Ampere: A100", 80, 163, fp8_e4m3=False),
+        _nvidia("sm80", "NVIDIA Ampere: A100", 80, 163, fp8=False),
         _nvidia("sm89", "NVIDIA Ada: L4, L40, RTX 40", 89, 99),
         _nvidia("sm90", "NVIDIA Hopper: H100, H200", 90, 227, tma=True, clusters=True),
         _nvidia("sm100", "NVIDIA Blackwell: B200, GB200", 100, 227, tma=True, clusters=True),

@@ -20,7 +20,7 @@ from mosaic_compile.mlir import bool_attribute, ir
 from . import tt_elementwise, tt_memory, tt_shape
 from .choose_memory_path import BLOCK_ACCESSES, operations
 from .lowering import Lowering, attributes_of
-from .tt_elementwise import splat_constant
+from .tt_fp8 import from_fp8, is_fp8, splat_constant, with_element
 from .tt_memory import Box, box_of, is_packed, stored_type, uses_descriptor
 from .tt_shape import i32_attribute
 
@@ -51,7 +51,7 @@ class TileToTTLowering(Lowering):
     """The rewrite of one kernel: the mapping of values, and the new function's parameters."""
 
     vendor: str = "cuda"
-    fp8_e4m3: bool = True
+    fp8: bool = True
     arrays: dict[ir.Value, ArrayArgument] = field(default_factory=dict)
     parameters: dict[tuple[Any, ...], ir.Value] = field(default_factory=dict)
 
@@ -78,7 +78,7 @@ class TileToTTLowering(Lowering):
 
 @dataclass(frozen=True)
 class TileToTT:
-    """vendor: "cuda" or "hip", whose device library is called. fp8_e4m3: whether the GPU converts to and from f8e4m3.
+    """vendor: "cuda" or "hip", whose device library is called. fp8: whether the GPU converts to and from fp8.
 
     splits_tiles: whether Triton's warp specialization cuts a loop's tiles between warp groups, as it does on Hopper. It
     cuts descriptors that the kernel makes along with them, but not those that come from the host.
@@ -86,7 +86,7 @@ class TileToTT:
 
     name: ClassVar[str] = "tile-to-tt"
     vendor: str = "cuda"
-    fp8_e4m3: bool = True
+    fp8: bool = True
     splits_tiles: bool = False
 
     def __post_init__(self) -> None:
@@ -103,7 +103,7 @@ class TileToTT:
                     specialized = any(
                         "tile.warp_specialize" in op.attributes for op in operations(function.operation)
                     )
-                    _lower_kernel(function, self.vendor, self.fp8_e4m3, self.splits_tiles and specialized)
+                    _lower_kernel(function, self.vendor, self.fp8, self.splits_tiles and specialized)
                 function.operation.erase()
 
 
@@ -111,7 +111,7 @@ def _convert_type(type_: ir.Type) -> ir.Type:
     """Tiles of i4 are computed with as i8."""
     element = element_type_of(type_)
     if isinstance(element, ir.IntegerType) and element.width == 4:
-        return tt_elementwise.with_element(type_, ir.IntegerType.get_signless(8))
+        return with_element(type_, ir.IntegerType.get_signless(8))
     return type_
 
 
@@ -133,11 +133,11 @@ def read_array(argument: ir.Value, attributes: dict[str, Any], used: str) -> Arr
     )
 
 
-def _lower_kernel(function: Any, vendor: str, fp8_e4m3: bool, own_descriptors: bool) -> None:
+def _lower_kernel(function: Any, vendor: str, fp8: bool, own_descriptors: bool) -> None:
     """own_descriptors: the kernel makes its tensor descriptors itself, instead of taking them as parameters."""
     old_arguments = list(function.arguments)
     given = [{a.name: a.attr for a in d} for d in function.arg_attrs] if old_arguments else []
-    lowering = TileToTTLowering(RULES, _convert_type, vendor=vendor, fp8_e4m3=fp8_e4m3)
+    lowering = TileToTTLowering(RULES, _convert_type, vendor=vendor, fp8=fp8)
     accesses = [op for op in operations(function.operation) if op.name in POINTER_ACCESSES]
     read = {op.operands[0] for op in accesses if op.name in ("tile.load", "tile.gather")}
     written = {op.operands[0] for op in accesses if op.name not in ("tile.load", "tile.gather")}
@@ -296,10 +296,11 @@ def dim(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
 
 def dot(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     a, b, acc = (lowering[o] for o in op.operands)
-    if not lowering.fp8_e4m3 and any(map(tt_elementwise.is_e4m3, (a.type, b.type))):
-        a, b = (tt_elementwise.widened_fp8(x) for x in (a, b))
+    if is_fp8(a.type) and not lowering.fp8:
+        # f16 holds all values of both formats.
+        a, b = (from_fp8(x, with_element(x.type, ir.F16Type.get())) for x in (a, b))
     partial = 0
-    if tt_elementwise.is_fp8(a.type):
+    if is_fp8(a.type):
         partial = min(shape_of(a.type)[-1], FP8_PARTIAL_SUM)
     precision = i32_attribute(tt.INPUT_PRECISION[op.attributes["precision"].value])
     return [tt.DotOp(a, b, acc, precision, i32_attribute(partial), acc.type).d]

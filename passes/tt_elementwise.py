@@ -9,6 +9,8 @@ from mosaic_compile.dialects import tt
 from mosaic_compile.dialects.tile import element_type_of, shape_of
 from mosaic_compile.mlir import arith, ir, math
 
+from .tt_fp8 import fp8_bits, from_fp8, is_fp8, splat_constant, width, with_element
+
 if TYPE_CHECKING:
     from .tile_to_tt import TileToTTLowering
 
@@ -37,49 +39,15 @@ FP8_LIMIT = {
 }
 
 
-def with_element(type_: ir.Type, element: ir.Type) -> ir.Type:
-    return (
-        ir.RankedTensorType.get(shape_of(type_), element)
-        if isinstance(type_, ir.RankedTensorType)
-        else element
-    )
-
-
-def splat_constant(value: int | float, type_: ir.Type) -> ir.Value:
-    """A constant of a scalar or tensor type."""
-    element = element_type_of(type_)
-    number = (
-        ir.IntegerAttr.get(element, int(value))
-        if isinstance(element, ir.IntegerType)
-        else ir.FloatAttr.get(element, value)
-    )
-    attribute = (
-        ir.DenseElementsAttr.get_splat(type_, number) if isinstance(type_, ir.RankedTensorType) else number
-    )
-    return arith.constant(type_, attribute)
-
-
-def is_fp8(type_: ir.Type) -> bool:
-    return str(element_type_of(type_)).startswith("f8")
-
-
-def is_e4m3(type_: ir.Type) -> bool:
-    return str(element_type_of(type_)) == "f8E4M3FN"
-
-
 def extend(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     """arith.extf"""
     source, target = lowering[op.operands[0]], op.results[0].type
-    if is_e4m3(source.type) and not lowering.fp8_e4m3:
-        return [_from_e4m3(source, target)]
-    if element_type_of(target) == ir.F64Type.get() and _width(source.type) < 32:
+    if is_fp8(source.type) and not lowering.fp8:
+        return [from_fp8(source, target)]
+    if element_type_of(target) == ir.F64Type.get() and width(source.type) < 32:
         # Triton has no step from fp8 or bf16 to f64.
         source = _extended(source, with_element(target, ir.F32Type.get()))
     return [_extended(source, target)]
-
-
-def _width(type_: ir.Type) -> int:
-    return ir.FloatType(element_type_of(type_)).width
 
 
 def _extended(source: ir.Value, target: ir.Type) -> ir.Value:
@@ -107,8 +75,8 @@ def _to_fp8(lowering: TileToTTLowering, source: ir.Value, type_: ir.Type) -> ir.
     within, limit, beyond = FP8_LIMIT[str(element_type_of(type_))]
     fits = arith.cmpf(within, math.absf(source), splat_constant(limit, wide))  # false for NaN
     bits = ir.IntegerType.get_signless(8)
-    if is_e4m3(type_) and not lowering.fp8_e4m3:
-        as_bits = _e4m3_bits(source)
+    if not lowering.fp8:
+        as_bits = fp8_bits(source, type_)
     else:
         converted = tt.FpToFpOp(source, type_)
         converted.operation.attributes["rounding"] = _i32(tt.ROUND_NEAREST_EVEN)
@@ -126,58 +94,6 @@ def _infinity_bits(source: ir.Value, wide: ir.Type, bits: ir.Type) -> ir.Value:
     infinity = arith.select(negative, splat_constant(0xFC - 256, bits), splat_constant(0x7C, bits))
     is_nan = arith.cmpf(arith.CmpFPredicate.UNO, source, source)
     return arith.select(is_nan, splat_constant(0x7F, bits), infinity)
-
-
-# f8e4m3 where the GPU cannot convert it: integer arithmetic on f32's bits. e4m3 has 4 bits of exponent (bias
-# 7; f32: 127) and 3 of mantissa (f32: 23); below 2^-6 it counts in steps of 2^-9.
-
-
-def _from_e4m3(source: ir.Value, target: ir.Type) -> ir.Value:
-    """f8e4m3 to any wider type."""
-    i32, f32 = with_element(target, ir.IntegerType.get_signless(32)), with_element(target, ir.F32Type.get())
-    byte = arith.extui(i32, tt.BitcastOp(source, with_element(target, ir.IntegerType.get_signless(8))).result)
-    magnitude = arith.andi(byte, splat_constant(0x7F, i32))
-    steps = arith.sitofp(f32, arith.andi(byte, splat_constant(7, i32)))
-    small = arith.mulf(steps, splat_constant(2.0**-9, f32))
-    shifted = arith.addi(arith.shli(magnitude, splat_constant(20, i32)), splat_constant(120 << 23, i32))
-    normal = tt.BitcastOp(shifted, f32).result
-    is_small = arith.cmpi(arith.CmpIPredicate.ult, magnitude, splat_constant(8, i32))
-    is_nan = arith.cmpi(arith.CmpIPredicate.eq, magnitude, splat_constant(0x7F, i32))
-    value = arith.select(is_nan, splat_constant(float("nan"), f32), arith.select(is_small, small, normal))
-    sign = arith.shli(arith.andi(byte, splat_constant(0x80, i32)), splat_constant(24, i32))
-    result = tt.BitcastOp(arith.ori(tt.BitcastOp(value, i32).result, sign), f32).result
-    width = _width(target)
-    return result if width == 32 else (arith.extf if width > 32 else arith.truncf)(target, result)
-
-
-def widened_fp8(source: ir.Value) -> ir.Value:
-    """fp8 as f16, which holds all of its values."""
-    target = with_element(source.type, ir.F16Type.get())
-    return _from_e4m3(source, target) if is_e4m3(source.type) else tt.FpToFpOp(source, target).result
-
-
-def _e4m3_bits(source: ir.Value) -> ir.Value:
-    """The bits of f8e4m3, to nearest, ties to even; `source` is at most 464."""
-    i32 = with_element(source.type, ir.IntegerType.get_signless(32))
-    f32 = with_element(source.type, ir.F32Type.get())
-    if _width(source.type) != 32:
-        source = (arith.extf if _width(source.type) < 32 else arith.truncf)(f32, source)
-
-    def bits_of(value: ir.Value) -> ir.Value:
-        return tt.BitcastOp(value, i32).result
-
-    magnitude = math.absf(source)
-    # 2^14 + magnitude counts in steps of 2^-9 too: the sum is rounded, its low bits are their number.
-    anchor = splat_constant(2.0**14, f32)
-    small = arith.subi(bits_of(arith.addf(magnitude, anchor)), bits_of(anchor))
-    bits, twenty = bits_of(magnitude), splat_constant(20, i32)
-    last = arith.andi(arith.shrui(bits, twenty), splat_constant(1, i32))
-    rounded = arith.addi(arith.addi(bits, splat_constant(0x7FFFF, i32)), last)
-    normal = arith.subi(arith.shrui(rounded, twenty), splat_constant(120 << 3, i32))
-    is_small = arith.cmpf(arith.CmpFPredicate.OLT, magnitude, splat_constant(2.0**-6, f32))
-    sign = arith.andi(arith.shrui(bits_of(source), splat_constant(24, i32)), splat_constant(0x80, i32))
-    code = arith.ori(arith.select(is_small, small, normal), sign)
-    return arith.trunci(with_element(source.type, ir.IntegerType.get_signless(8)), code)
 
 
 def _i32(value: int) -> ir.Attribute:

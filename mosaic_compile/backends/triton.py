@@ -53,7 +53,7 @@ def stages(target: Target) -> tuple[Any, ...]:
             ChooseMemoryPath(tma=target.tma),  # needs the facts of propagate-divisibility
         ),
     )
-    to_tt = TileToTT(vendor=target.vendor, fp8_e4m3=target.fp8_e4m3, splits_tiles=target.arch == 90)
+    to_tt = TileToTT(vendor=target.vendor, fp8=target.fp8, splits_tiles=target.arch == 90)
     tt = PassStage("tt", (to_tt, Upstream("canonicalize"), Upstream("cse")))
     if target.vendor == "cuda":
         machine = (TritonStage("ptx", "ptx", "llvm-to-ptx"), TritonStage("cubin", "cubin", "ptxas"))
