@@ -69,10 +69,67 @@ def element_type_of(type_: ir.Type) -> ir.Type:
     return ir.RankedTensorType(type_).element_type if isinstance(type_, ir.RankedTensorType) else type_
 
 
+# What passes write on block accesses, one entry for each dimension of the array.
+_FACTS = {
+    "multiples": (ir.DenseI64ArrayAttr, "array<i64: …>"),
+    "starts_inside": (ir.DenseBoolArrayAttr, "array<i1: …>"),
+    "in_bounds": (ir.DenseBoolArrayAttr, "array<i1: …>"),
+}
+PATHS = ("descriptor", "pointers")
+
+
+def _verify_facts(op: Any, rank: int) -> bool:
+    """What passes have written so far has the right types and sizes. Whether it is true is theirs to know."""
+    attributes = op.operation.attributes
+    for name, (type_, form) in _FACTS.items():
+        if name not in attributes:
+            continue
+        given = attributes[name]
+        fits = isinstance(given, type_) and len(given) == rank
+        if not _verify(op, fits, f"has {name} = {given}, but takes {form} of {rank}, one for each dimension"):
+            return False
+    if "multiples" in attributes and not _verify(
+        op,
+        min(attributes["multiples"], default=1) > 0,
+        f"has multiples = {attributes['multiples']}, but takes positive numbers",
+    ):
+        return False
+    for name in ("path", "path_reason"):
+        if name in attributes and not _verify(
+            op,
+            isinstance(attributes[name], ir.StringAttr),
+            f"has {name} = {attributes[name]}, but takes a string",
+        ):
+            return False
+    if "path" not in attributes:
+        return True
+    path = attributes["path"].value
+    return _verify(
+        op, path in PATHS, f'has path = {attributes["path"]}, but a path is "descriptor" or "pointers"'
+    ) and _verify(
+        op,
+        path == "pointers" or op.operation.name != "tile.atomic_add",
+        'has path = "descriptor", but goes through pointers only',
+    )
+
+
+def _verify_pad(op: Any, tile: ir.Type) -> bool:
+    element, pad = element_type_of(tile), op.operation.attributes.get("pad")
+    fits = isinstance(pad, ir.FloatAttr | ir.IntegerAttr | ir.BoolAttr) and pad.type == element
+    return _verify(op, fits, f"has pad = {pad}, but takes a number of type {element}")
+
+
 def _verify_block(op: Any, tile: ir.Type) -> bool:
     """A block access: one offset for each array dimension, one axis for each tile dimension, one element type."""
     tensor, _ = array_type_of(op.array)
-    axes = list(op.axes)
+    given = op.operation.attributes.get("axes")
+    if not _verify(
+        op,
+        isinstance(given, ir.DenseI64ArrayAttr),
+        f"has axes = {given}, but takes array<i64: …>, one for each dimension of the tile",
+    ):
+        return False
+    axes = list(given)
     return (
         _verify(
             op,
@@ -88,6 +145,7 @@ def _verify_block(op: Any, tile: ir.Type) -> bool:
         and _verify(
             op, element_type_of(tile) == tensor.element_type, "moves elements of the array's own type only"
         )
+        and _verify_facts(op, tensor.rank)
     )
 
 
@@ -136,7 +194,7 @@ class LoadOp(Tile.Operation, name="load"):
 
     @classmethod
     def verify_invariants(cls, op: Any) -> bool:
-        return _verify_block(op, op.result.type)
+        return _verify_block(op, op.result.type) and _verify_pad(op, op.result.type)
 
 
 class _BlockWrite(Tile.Operation):

@@ -21,6 +21,7 @@ from .language.kernel import Kernel
 from .language.specialization import Specialization
 from .mlir import ir
 from .passes import Pass
+from .passes.choose_memory_path import check_paths
 from .stages import PassStage, Session, Stage
 from .targets import Target
 
@@ -187,6 +188,8 @@ def _override(stage: Stage, file: Path, state: Any, session: Session) -> Any:
         raise UsageError(reason, "give the path of an edited IR file") from None
     except UnicodeDecodeError:
         raise OverrideError(f"'{file}' is not text", f"give what --emit {stage.name} wrote, edited") from None
+    if stage.name == "tile":
+        check_paths(state, session.target.name, session.target.tma)
     if session.recorder is not None:
         text = stage.write(state)
         extension = "mlir" if not isinstance(state, str | bytes) else stage.extension

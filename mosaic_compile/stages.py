@@ -5,6 +5,7 @@ The list is the only place that knows the order. Dumping, timing and overriding 
 
 from __future__ import annotations
 
+import linecache
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -114,6 +115,9 @@ def parse_module(file: Path) -> ir.Module:
 
     from .mlir import new_context
 
+    linecache.checkcache(
+        str(file)
+    )  # errors show lines of it; it may have changed since this process read it last
     try:
         with new_context():
             module = ir.Module.parseFile(str(file))

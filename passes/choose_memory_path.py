@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mosaic_compile.dialects.tile import array_type_of, element_type_of, shape_of
+from mosaic_compile.errors import OverrideError
 from mosaic_compile.mlir import ir
 
+from .places import frames_of
 from .walk import LOADS, written_arrays
 
 MAX_RANK = 5
@@ -56,10 +58,14 @@ class ChooseMemoryPath:
             return "the target has no tensor memory accelerator"
         if op.name == "tile.atomic_add":
             return "atomic additions go through pointers"
-        view = op.opview
-        tile = view.result.type if op.name == "tile.load" else view.value.type
+        view, tile = op.opview, _tile_of(op)
         return (
             _shape_obstacle(view, tile)
+            or (
+                "the tile is a single row: a descriptor pays from two dimensions on"
+                if _is_row(tile)
+                else None
+            )
             or _layout_obstacle(view, tile, facts[view.array])
             or _pad_obstacle(op, view)
             or (
@@ -68,6 +74,36 @@ class ChooseMemoryPath:
                 else "the tile takes part in no matrix product: threads load it straight to registers"
             )
         )
+
+
+def check_paths(module: ir.Module, target: str, tma: bool) -> None:
+    """Refuses a descriptor in edited IR where none can move the block; raises OverrideError at the edited line."""
+    with module.context:
+        for function in module.body.operations:
+            facts = _argument_facts(function)
+            for op in operations(function.operation):
+                if "path" not in op.attributes or op.attributes["path"].value != "descriptor":
+                    continue
+                frames, view, tile = frames_of(op.location), op.opview, _tile_of(op)
+                if not tma:
+                    raise OverrideError(
+                        f"this block is moved by TMA, which {target} does not have",
+                        f"emit the file again for {target}",
+                        frames,
+                    )
+                obstacle = (
+                    _shape_obstacle(view, tile)
+                    or _layout_obstacle(view, tile, facts[view.array])
+                    or _pad_obstacle(op, view)
+                )
+                if obstacle is not None:
+                    raise OverrideError(
+                        f"TMA cannot move this block: {obstacle}", 'write path = "pointers"', frames
+                    )
+
+
+def _tile_of(op: ir.Operation) -> ir.Type:
+    return op.opview.result.type if op.name == "tile.load" else op.opview.value.type
 
 
 def operations(op: ir.Operation) -> Iterator[ir.Operation]:
@@ -96,15 +132,16 @@ def element_bits(type_: ir.Type) -> int:
 
 def _shape_obstacle(view: Any, tile: ir.Type) -> str | None:
     tensor, _ = array_type_of(view.array)
-    shape = shape_of(tile)
     bits = element_bits(element_type_of(tile))
     if bits < 8:
         return f"{element_type_of(tile)} elements are not whole bytes"
-    if sum(extent > 1 for extent in shape) < 2:
-        return "the tile is a single row: a descriptor pays from two dimensions on"
     if tensor.rank > MAX_RANK:
         return f"a descriptor has at most {MAX_RANK} dimensions, the array has {tensor.rank}"
     return None
+
+
+def _is_row(tile: ir.Type) -> bool:
+    return sum(extent > 1 for extent in shape_of(tile)) < 2
 
 
 def _layout_obstacle(view: Any, tile: ir.Type, facts: dict[str, Any]) -> str | None:
