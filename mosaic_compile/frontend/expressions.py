@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
 from mosaic_compile.errors import NotConstantError, OperandError, UndefinedNameError, UnsupportedSyntaxError
+from mosaic_compile.language import ops
 from mosaic_compile.language.dtypes import DType
-from mosaic_compile.language.op import kind_of
+from mosaic_compile.language.op import is_number, kind_of
 from mosaic_compile.language.tile import Array, Tile
 
 from . import branches, calls, operators, statements
@@ -115,6 +117,8 @@ def _attribute(base: Any, attr: str) -> Any:
     try:
         return getattr(base, attr)
     except AttributeError:
+        if attr == "to" and is_number(base):  # a fixed dimension is a number, another one a scalar
+            return functools.partial(ops.convert, base)
         guess = did_you_mean(attr, {name for name in dir(base) if not name.startswith("_")})
         where = kind_of(base)
         if isinstance(base, ModuleType):

@@ -101,10 +101,10 @@ class Symbol:
 
 def call(name: str, *arguments: int | Symbol) -> int | Symbol:
     """cdiv, min or max of numbers and expressions."""
-    for argument in arguments:
-        if not isinstance(argument, int | Symbol):
-            raise TypeError(f"{name} takes whole numbers and dimensions, not {argument!r}")
     if any(isinstance(a, Symbol) for a in arguments):
+        for argument in arguments:
+            if not isinstance(argument, int | Symbol):
+                raise TypeError(f"{name} takes whole numbers and dimensions, not {argument!r}")
         return Symbol(f"{name}({', '.join(map(str, arguments))})")
     return _FUNCTIONS[name](*arguments)
 

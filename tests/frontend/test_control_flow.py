@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 
 import pytest
 
+from mosaic_compile.frontend import trace
 from mosaic_compile.mlir import ir
 
-from .cases import trace_text
+from .cases import last_kernel, run, trace_text
 
 
 def operations(op: ir.Operation) -> Iterator[ir.Operation]:
@@ -332,3 +334,14 @@ def test_loop_options_are_attributes():
 def test_tracing_is_deterministic():
     text = LOOPS["a nested tuple"][0]
     assert str(trace_text(text)) == str(trace_text(text))
+
+
+def test_a_fixed_dimension_converts_as_a_dynamic_one():
+    text = """
+    @mc.kernel
+    def kernel(x: mc.f32["N"], y: mc.f32["N"]):
+        mc.store(y, 0, mc.load(x, 0, 4) / x.shape[0].to(mc.f32))
+    """
+    kernel = last_kernel(run(textwrap.dedent(text), "fixed_dimension.py"))
+    assert "1.024000e+03" in str(trace(kernel, kernel.specialize(dims={"N": 1024})))
+    assert "arith.sitofp" in str(trace(kernel, kernel.specialize()))

@@ -76,10 +76,17 @@ def test_what_is_no_element_type(target):
         assert outcome(mc.zeros, 4, target) == "OperandError"
 
 
-@pytest.mark.parametrize("other", [3, 0.5, "x", None])
+@pytest.mark.parametrize("other", ["x", None, (1, 2)])
 def test_what_is_no_tile(other):
     with tracing():
         assert outcome(mc.convert, other, mc.f32) == "OperandError"
+
+
+@pytest.mark.parametrize("number", [3, 0.5, True])
+def test_numbers_convert_to_scalars(number):
+    with tracing():
+        assert outcome(mc.convert, number, mc.f32) == "f32"
+        assert outcome(mc.convert, number, mc.bool_) == "bool"
 
 
 def test_names_of_other_libraries():

@@ -10,7 +10,7 @@ from mosaic_compile.errors import ElementTypeError, OperandError
 from mosaic_compile.mlir import arith
 
 from ..dtypes import DType, bool_, f32, i8, i32
-from ..op import constant, ir_type, kind_of, op, require_constant, require_tile
+from ..op import constant, ir_type, is_number, kind_of, op, require_constant, require_tile
 from ..tile import Tile
 
 
@@ -23,15 +23,17 @@ def _reference(x: Any, dtype: DType) -> Any:
 
 @op(reference=_reference)
 def convert(x: Any, dtype: DType) -> Tile:
-    """x with another element type; also written x.to(dtype).
+    """x with another element type; also written x.to(dtype). A number becomes a scalar of that type.
 
     To a narrower float: to nearest, ties to even; beyond the largest value f16, bf16 and f8e5m2 give infinity
     and f8e4m3 (which has none) NaN. Float to integer: toward zero; out of range is undefined. Integer to
     integer: the low bits. Anything to bool: whether it is not zero.
     """
-    x = require_tile(x, ".to()")
     if not isinstance(dtype, DType):
         raise OperandError(f".to() takes an element type, not {kind_of(dtype)}", "write x.to(mc.f32)")
+    if is_number(x):
+        return constant(x != 0 if dtype is bool_ else x, dtype)
+    x = require_tile(x, ".to()")
     source = x.dtype
     if source is dtype:
         return x
