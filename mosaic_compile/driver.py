@@ -17,6 +17,7 @@ from .artifact import FORMAT, TENSOR_MAP_TYPES, Artifact
 from .dump import Dump
 from .errors import MosaicError, OverrideError, TargetLimitError, UsageError
 from .frontend import trace
+from .language.arrays import ArrayParam, Param, ScalarParam
 from .language.kernel import Kernel
 from .language.specialization import Specialization
 from .mlir import ir
@@ -172,7 +173,9 @@ def _run_stages(
         if stage.name == compilation.until:
             break
     artifact = (
-        _artifact(kernel, spec, session, stages, results, signature) if len(results) == len(stages) else None
+        _artifact(kernel, spec, compilation, session, stages, results, signature)
+        if len(results) == len(stages)
+        else None
     )
     return Outcome(results, artifact, tuple(session.timings))
 
@@ -220,6 +223,7 @@ def _function_description(module: ir.Module) -> dict[str, Any]:
 def _artifact(
     kernel: Kernel,
     spec: Specialization,
+    compilation: Compilation,
     session: Session,
     stages: tuple[Stage, ...],
     results: Mapping[str, str | bytes],
@@ -265,9 +269,11 @@ def _artifact(
             }
             for kind in ("global", "profile")
         },
+        "arguments": [p.name for p in kernel.signature.params if _is_passed(p, spec)],
         "parameters": parameters,
         "arrays": _arrays(kernel, spec, signature["access"]),
         "files": names,
+        "overrides": {stage: str(file) for stage, file in compilation.overrides.items()},
         "versions": versions(target),
     }
     assembly = results[text_stage.name]
@@ -278,11 +284,17 @@ def _artifact(
     return Artifact(manifest, files)
 
 
+def _is_passed(param: Param, spec: Specialization) -> bool:
+    """Whether a launch takes a value for it: neither a constant nor an optional array that is left out."""
+    return spec.has(param) if isinstance(param, ArrayParam) else isinstance(param, ScalarParam)
+
+
 def _parameters(
     kernel: Kernel, spec: Specialization, described: list[dict[str, Any]], metadata: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """The compiled function's parameters in order; Triton adds two pointers to scratch memory behind our own."""
     dtypes = {p.name: spec.dtype_of(p).name for p in kernel.signature.arrays}
+    defaults = {p.name: p.default for p in kernel.signature.params if isinstance(p, ScalarParam)}
     descriptors = iter(metadata.get("tensordesc_meta") or [])
     result = []
     for parameter in described:
@@ -294,6 +306,8 @@ def _parameters(
                 "box": list(extra.get("block_size", parameter["box"])),
                 "tile": parameter["box"],
             }
+        elif parameter["kind"] == "scalar":
+            parameter = parameter | {"default": defaults[parameter["name"]]}
         result.append(parameter)
     return [*result, {"kind": "scratch", "name": "global"}, {"kind": "scratch", "name": "profile"}]
 

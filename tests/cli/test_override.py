@@ -37,7 +37,8 @@ def test_an_edited_constant_is_in_the_result(command, folder, stage):
     assert "0f40A00000" in result.out and "0f40400000" not in result.out
     result = command("scale.py", "--target", "sm90", "--override", f"{stage}=edited.{stage}", "-o", "out")
     assert result.code == 0
-    assert json.loads((folder / "out" / "manifest.json").read_text())["parameters"]
+    manifest = json.loads((folder / "out" / "manifest.json").read_text())
+    assert manifest["parameters"] and manifest["overrides"] == {stage: f"edited.{stage}"}
     assert "0f40A00000" in (folder / "out" / "scale.ptx").read_text()
 
 

@@ -23,8 +23,8 @@ def rows(
     a: mc.bf16["M", "N"],
     s: mc.f16["M"] | None,
     out: mc.InOut[mc.f32["M", 64]],
-    f: mc.f32,
     n: mc.i64,
+    f: mc.f32 = 0.5,
     *,
     BM: mc.Const,
 ):
@@ -64,6 +64,17 @@ def test_manifest():
         },
     ]  # fmt: skip
     assert manifest["files"] == {"binary": "rows.cubin", "assembly": "rows.ptx"}
+    assert manifest["arguments"] == ["a", "s", "out", "n", "f"] and manifest["overrides"] == {}
+    assert [p for p in manifest["parameters"] if p["kind"] == "scalar"] == [
+        {"kind": "scalar", "name": "n", "dtype": "i64", "default": None},
+        {"kind": "scalar", "name": "f", "dtype": "f32", "default": 0.5},
+    ]
+
+
+def test_an_optional_array_that_is_left_out_is_absent():
+    manifest = mc.compile(rows, "sm90").manifest
+    assert manifest["arguments"] == ["a", "out", "n", "f"]
+    assert [a["name"] for a in manifest["arrays"]] == ["a", "out"]
 
 
 PTX_TYPES = {"pointer": "u64", "dim": "u32", "stride": "u64", "scratch": "u64"}
