@@ -5,6 +5,8 @@
 docs/language.md lists everything that is here.
 """
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from .artifact import Artifact
 from .driver import compile
 from .errors import MosaicError
@@ -97,3 +99,14 @@ int64, int32, int16, int8, uint8 = i64, i32, i16, i8, u8
 float8_e4m3fn, float8_e5m2 = f8e4m3, f8e5m2
 
 __version__ = "0.1.0"
+
+
+if not _TYPE_CHECKING:  # which would take every name to be here
+
+    def __getattr__(name):
+        """For a name that is not here: what to write instead."""
+        from .language.habits import in_module
+
+        known = [n for n in globals() if not n.startswith("_")]
+        help = None if name.startswith("_") else in_module(name, known)
+        raise AttributeError(f"mc has no '{name}'" + (f": {help}" if help else ""))

@@ -72,6 +72,16 @@ def parameter_values(kernel: Kernel, spec: Specialization, arguments: Sequence[i
     return values
 
 
+def dimension_names(kernel: Kernel, spec: Specialization) -> dict[str, str]:
+    """How each dimension is written in the kernel's body."""
+    names: dict[str, str] = {}
+    for param in runtime_params(kernel, spec):
+        for axis, dim in enumerate(param.spec.dims if isinstance(param, ArrayParam) else ()):
+            if isinstance(dim, str):
+                names.setdefault(dim, f"{param.name}.shape[{axis}]")
+    return names
+
+
 def _array(param: ArrayParam, spec: Specialization, argument: ir.Value, dims: dict[str, Tile | int]) -> Array:
     """The view of a whole array; a dimension's size is read from the first array that has it."""
     sizes: list[Tile | int] = []

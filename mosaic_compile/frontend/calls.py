@@ -10,7 +10,7 @@ from types import FunctionType, MethodType
 from typing import Any
 
 from mosaic_compile.errors import OperandError, UnsupportedSyntaxError
-from mosaic_compile.language import ops
+from mosaic_compile.language import habits, ops
 from mosaic_compile.language.dtypes import DType
 from mosaic_compile.language.kernel import Kernel
 from mosaic_compile.language.loops import range_
@@ -138,9 +138,9 @@ def _operation(function: Any, args: list[Any], kwargs: dict[str, Any], scope: Sc
     except TypeError as error:
         name = function.__name__
         prefix = "." if isinstance(function, MethodType) else "mc."
-        raise OperandError(
-            f"{prefix}{name}: {error}", f"its form is {prefix}{name}{_form(inspect.signature(function))}"
-        ) from None
+        form = f"its form is {prefix}{name}{_form(inspect.signature(function))}"
+        known = [habits.of_keyword(name, keyword) for keyword in kwargs]
+        raise OperandError(f"{prefix}{name}: {error}", next(filter(None, known), form)) from None
 
     def callback(value: Any) -> Any:
         """Functions given to mc.reduce and mc.scan are the user's: traced when the operation calls them."""

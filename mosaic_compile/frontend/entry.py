@@ -14,7 +14,7 @@ from mosaic_compile.language.kernel import Kernel
 from mosaic_compile.language.specialization import Specialization
 from mosaic_compile.mlir import func, ir, new_context
 
-from .arguments import argument_attributes, argument_type, parameter_values, runtime_params
+from .arguments import argument_attributes, argument_type, dimension_names, parameter_values, runtime_params
 from .liveness import assigned, captured_names
 from .scope import Frame, Scope, closure
 from .source import FunctionNode, body_of, display_path, function_node
@@ -59,7 +59,15 @@ def _body(kernel: Kernel, spec: Specialization, node: FunctionNode, frame: Frame
     module_globals = kernel.function.__globals__
     enclosing = Scope(frame, closure(kernel.function), module_globals)
     body = body_of(node)
+    dimensions = dimension_names(kernel, spec)
     scope = Scope(
-        frame, variables, module_globals, enclosing, captured_names(body), assigned(body), is_kernel=True
+        frame,
+        variables,
+        module_globals,
+        enclosing,
+        captured_names(body),
+        assigned(body),
+        is_kernel=True,
+        dimensions=dimensions,
     )
     block(body, scope, frozenset())

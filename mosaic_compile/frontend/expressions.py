@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
 from mosaic_compile.errors import NotConstantError, OperandError, UndefinedNameError, UnsupportedSyntaxError
-from mosaic_compile.language import ops
+from mosaic_compile.language import habits, ops
 from mosaic_compile.language.dtypes import DType
 from mosaic_compile.language.op import is_number, kind_of
 from mosaic_compile.language.tile import Array, Tile
@@ -104,9 +103,11 @@ def read_name(node: ast.Name, scope: Scope) -> Any:
     try:
         value = scope.find(node.id)
     except KeyError:
-        guess = did_you_mean(node.id, scope.visible())
         raise UndefinedNameError(
-            f"'{node.id}' is not defined", guess or "check the spelling, or define it before the kernel"
+            f"'{node.id}' is not defined",
+            scope.dimension(node.id)
+            or habits.for_name(node.id, scope.visible(), _operations())
+            or "check the spelling, or define it before the kernel",
         ) from None
     if isinstance(value, Undefined):
         raise UndefinedNameError(value.message, value.help).at(scope.frame.spans(node))
@@ -119,18 +120,32 @@ def _attribute(base: Any, attr: str) -> Any:
     except AttributeError:
         if attr == "to" and is_number(base):  # a fixed dimension is a number, another one a scalar
             return functools.partial(ops.convert, base)
-        guess = did_you_mean(attr, {name for name in dir(base) if not name.startswith("_")})
         where = kind_of(base)
         if isinstance(base, ModuleType):
             where = "mc" if base.__name__ == "mosaic_compile" else f"'{base.__name__}'"
-        help = guess or ("check the spelling" if isinstance(base, ModuleType) else "see docs/language.md")
+        help = _instead(base, attr)
+        help = help or ("check the spelling" if isinstance(base, ModuleType) else "see docs/language.md")
         raise UndefinedNameError(f"{where} has no '{attr}'", help) from None
 
 
-def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
-    """A help line with the name that is closest in spelling."""
-    close = difflib.get_close_matches(name, sorted(candidates), n=1)
-    return f"did you mean '{close[0]}'?" if close else None
+def _instead(base: Any, attr: str) -> str | None:
+    """What to write for `base.attr`, which is not there."""
+    known = {name for name in dir(base) if not name.startswith("_")}
+    if isinstance(base, ModuleType) and base.__name__ == "mosaic_compile":
+        return habits.in_module(attr, known)
+    if isinstance(base, Tile):
+        return habits.of_tile(attr, known, _operations())
+    if isinstance(base, Array):
+        return habits.of_array(attr, known, _operations())
+    return habits.did_you_mean(attr, known)
+
+
+@functools.cache
+def _operations() -> frozenset[str]:
+    """The names of the operations in mc."""
+    import mosaic_compile
+
+    return frozenset(n for n, f in vars(mosaic_compile).items() if getattr(f, "__mosaic_op__", False))
 
 
 def _conditional(node: ast.IfExp, scope: Scope) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, ClassVar
 
@@ -80,6 +80,7 @@ class Scope:
     loops: int = 0  # runtime loops around the current statement
     is_kernel: bool = False
     is_comprehension: bool = False
+    dimensions: Mapping[str, str] = field(default_factory=dict)  # a kernel's, as they are written in it
     walrus: str | None = None  # why `:=` cannot assign at the current place
 
     def find(self, name: str) -> Any:
@@ -97,6 +98,15 @@ class Scope:
         if name in self.globals:
             return self.globals[name]
         return vars(builtins)[name]
+
+    def dimension(self, name: str) -> str | None:
+        """A help line, where a name is that of a dimension of the kernel."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.dimensions:
+                return f"the dimension {name} is {scope.dimensions[name]}"
+            scope = scope.enclosing
+        return None
 
     def visible(self) -> set[str]:
         """The names that could be meant here."""

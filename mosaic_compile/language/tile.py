@@ -307,8 +307,19 @@ class Array:
             f"load a block first: mc.load({self.name}, index, shape)",
         )
 
+    def _no_pointer(self, other: Any) -> Any:
+        """`x + offsets`: a pointer elsewhere."""
+        if isinstance(other, int) or (isinstance(other, Tile) and other.dtype.is_integer):
+            raise OperandError(
+                f"{self!r} is an array in memory, not a tile",
+                f"there are no pointers: mc.load({self.name}, offset=…, shape=…) reads a block, "
+                f"mc.gather({self.name}, indices) elements",
+            )
+        return self._no_arithmetic()
+
     # Every operator, so that none falls back to Python's own meaning of it.
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _no_arithmetic
+    __add__ = __radd__ = _no_pointer
+    __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _no_arithmetic
     __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __matmul__ = _no_arithmetic
     __rmatmul__ = __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __lshift__ = _no_arithmetic
     __rlshift__ = __rshift__ = __rrshift__ = __neg__ = __pos__ = __invert__ = __abs__ = _no_arithmetic

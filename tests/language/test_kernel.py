@@ -1,5 +1,7 @@
 """Kernels as objects: signatures, optional arrays, constants, element types, grids."""
 
+import pickle
+
 import pytest
 
 import mosaic_compile as mc
@@ -137,3 +139,14 @@ def test_symbols_are_not_compared():
 def test_a_kernel_shows_its_name_and_place():
     assert repr(example).startswith("<kernel example at ")
     assert example.__name__ == "example"
+
+
+def test_names_that_the_module_does_not_have():
+    with pytest.raises(AttributeError, match=r"mc has no 'constexpr': annotate .* mc.Const"):
+        _ = mc.constexpr
+    with pytest.raises(AttributeError, match="mc has no 'zeroes': did you mean 'zeros'"):
+        _ = mc.zeroes
+    assert not hasattr(mc, "__wrapped__") and not hasattr(mc, "arange")
+    with pytest.raises(ImportError):
+        from mosaic_compile import constexpr  # noqa: F401
+    assert pickle.loads(pickle.dumps(mc.f32)) == mc.f32
