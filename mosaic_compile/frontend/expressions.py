@@ -63,7 +63,7 @@ def _value(node: ast.expr, scope: Scope) -> Any:
         case ast.Lambda():
             return calls.local_function(node, scope)
         case ast.JoinedStr(values=values):
-            return "".join(_formatted(value, scope) for value in values)
+            return _fstring(values, scope)
         case (
             ast.ListComp(elt=element, generators=generators)
             | ast.GeneratorExp(elt=element, generators=generators)
@@ -188,13 +188,20 @@ def _subscript(base: Any, index: Any) -> Any:
         return base[index]
 
 
-def _formatted(node: ast.expr, scope: Scope) -> str:
+def _fstring(values: list[ast.expr], scope: Scope) -> str:
+    text = "".join(v.value for v in values if isinstance(v, ast.Constant) and isinstance(v.value, str))
+    return "".join(_formatted(value, text.strip(" :=,"), scope) for value in values)
+
+
+def _formatted(node: ast.expr, text: str, scope: Scope) -> str:
     if not isinstance(node, ast.FormattedValue):
         return str(evaluate(node, scope))
     value = evaluate(node.value, scope)
     if isinstance(value, Tile):
+        written = ast.unparse(node.value)
         raise NotConstantError(
-            "an f-string holds compile-time values", "print runtime values with mc.device_print"
+            "an f-string holds compile-time values",
+            f"pass the value: mc.device_print({text or written!r}, {written})",
         )
     spec = "" if node.format_spec is None else evaluate(node.format_spec, scope)
     conversions: dict[int, Callable[[Any], str]] = {ord("r"): repr, ord("s"): str, ord("a"): ascii}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import FunctionType
 from typing import Any, Literal
 
@@ -110,6 +110,9 @@ class ScalarParam:
 class ConstParam:
     name: str
     default: Any  # inspect.Parameter.empty where there is none
+    span: Span | None = field(
+        default=None, compare=False, repr=False
+    )  # where it stands, if it has no default
 
 
 Param = ArrayParam | ScalarParam | ConstParam
@@ -149,11 +152,13 @@ class Signature:
 def read_signature(fn: FunctionType, span: Span) -> Signature:
     """The signature of a kernel function, defined at `span`; raises SignatureError."""
 
-    def fail(message: str, help: str, parameter: str | None = None) -> SignatureError:
+    def place(parameter: str) -> Span | None:
         from mosaic_compile.frontend.source import parameter_span
 
-        place = parameter_span(fn, parameter) if parameter is not None else None
-        return SignatureError(message, help, (place or span,))
+        return parameter_span(fn, parameter)
+
+    def fail(message: str, help: str, parameter: str | None = None) -> SignatureError:
+        return SignatureError(message, help, ((place(parameter) if parameter else None) or span,))
 
     try:
         annotations = inspect.get_annotations(fn, eval_str=True)
@@ -179,12 +184,13 @@ def read_signature(fn: FunctionType, span: Span) -> Signature:
         annotation = annotations[name]
         default = parameter.default
         if annotation is Const:
-            params.append(ConstParam(name, default))
+            params.append(ConstParam(name, default, place(name) if default is parameter.empty else None))
         elif isinstance(annotation, ArraySpec):
             if default is not parameter.empty and not (default is None and annotation.optional):
                 raise fail(
                     f"array parameter '{name}' has a default value",
-                    f"only `{name}: … | None = None` may be left out of a call",
+                    f"only `{name}: … | None = None` may be left out of a call; "
+                    "put optional arrays last, or after `*`",
                     name,
                 )
             params.append(ArrayParam(name, annotation))

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
-from typing import Any
+from typing import Any, NoReturn
 
 from mosaic_compile.errors import GridError, MosaicError, SignatureError, Span, user_span
 
@@ -75,6 +75,15 @@ class Kernel:
         from mosaic_compile.runtime.call import call
 
         call(self, args, kwargs)
+
+    def __getitem__(self, grid: Any) -> NoReturn:
+        """`kernel[grid](…)`, as other languages launch."""
+        first = self.signature.params[0].name if self.signature.params else ""
+        raise GridError(
+            f"'{self.name}[…]' gives a grid to a call, but the grid belongs to the kernel",
+            f"call {self.name}({first}, …); @mc.kernel(grid=…) says how many programs run",
+            user_span(),
+        )
 
     def interpret(self, *args: Any, **kwargs: Any) -> None:
         """Runs the kernel on host arrays through the interpreter, op by op, whatever else the machine has."""

@@ -113,11 +113,13 @@ def resolve_constants(
                 f"{name} is set to {given[name]}, but the dimension {name} is {size}", "leave it out"
             )
     merged = {**{c.name: c.default for c in signature.constants}, **defaults, **given, **(fixed or {})}
-    for name in names:
+    for constant in signature.constants:
+        name = constant.name
         if merged[name] is inspect.Parameter.empty:
             raise ArgumentError(
                 f"the constant '{name}' has no value",
                 f"give it one: --set {name}=64, {name}=64 in the call, or a default in the signature",
+                () if constant.span is None else (constant.span,),
             )
     options: dict[str, int | None] = {}
     for name in OPTIONS:

@@ -281,7 +281,7 @@ class Array:
             if isinstance(item, slice) or item is None or item is Ellipsis:
                 raise OperandError(
                     "an array is not sliced",
-                    "give the block to mc.load: mc.load(a, (m, n), (BM, BN), offset=…)",
+                    f"load the block: mc.load({self.name}, {self._block()})",
                 )
             _ops().require_index(item, "an array index")
         if len(items) >= self.ndim:
@@ -291,6 +291,13 @@ class Array:
             )
         point = (*self.point, *zip(self.axes, items))
         return replace(self, axes=self.axes[len(items) :], point=point)
+
+    def _block(self) -> str:
+        """A block of as many dimensions, as it may be given to mc.load."""
+        offsets = [f"i{axis}" for axis in range(self.ndim)] if self.ndim > 3 else list("ijk"[: self.ndim])
+        sizes = {1: ["BLOCK"], 2: ["BM", "BN"]}.get(self.ndim, [f"B{axis}" for axis in range(self.ndim)])
+        written = [", ".join(items) + "," * (len(items) == 1) for items in (offsets, sizes)]
+        return f"offset=({written[0]}), shape=({written[1]})"
 
     def __repr__(self) -> str:
         return f"array '{self.name}'"

@@ -64,9 +64,11 @@ def _with_rank(array: Array) -> str:
 def _starts(what: str, array: Array, index: Any, shape: tuple[int, ...], offset: Any) -> list[ir.Value]:
     """The block's first element: one i32 for each dimension of the underlying array."""
     if (index is None) == (offset is None):
+        loads = what == "mc.load"
+        block, by_offset = ("shape", "offset=…, shape=…") if loads else ("tile", "tile, offset=…")
         raise OperandError(
             f"{what} takes an index in tiles or offset= in elements, one of the two",
-            f"{what}({array.name}, index, …) or {what}({array.name}, …, offset=…)",
+            f"{what}({array.name}, index, {block}) or {what}({array.name}, {by_offset})",
         )
     given = index if offset is None else offset
     items = tuple(given) if isinstance(given, tuple | list) else (given,)
@@ -84,8 +86,26 @@ def _starts(what: str, array: Array, index: Any, shape: tuple[int, ...], offset:
     starts: dict[int, Tile | int] = dict(array.point)
     for axis, item, size in zip(array.axes, items, shape):
         require_index(item, f"{what}'s {thing}")
+        if offset is None and size > 1 and _is_multiple(item, size):
+            written = "(i,)" if array.ndim == 1 else f"({', '.join('ijklmn'[: array.ndim])})"
+            raise OperandError(
+                f"the index counts tiles, but this one is multiplied by the tile size {size}",
+                f"drop the factor: {what}({array.name}, {written}, …), or give elements: offset=",
+            )
         starts[axis] = item if offset is not None else _element_index(item, size)
     return [i32_value(starts[axis]) for axis in range(len(array.sizes))]
+
+
+def _is_multiple(index: Tile | int, size: int) -> bool:
+    """Whether an index is written as a product with `size`: an element where a tile index is meant."""
+    owner = index.value.owner if isinstance(index, Tile) else None
+    if not isinstance(owner, ir.Operation | ir.OpView) or owner.name != "arith.muli":
+        return False
+    for operand in owner.operands:
+        factor = operand.owner
+        if isinstance(factor, ir.Operation | ir.OpView) and factor.name == "arith.constant":
+            return ir.IntegerAttr(factor.attributes["value"]).value == size
+    return False
 
 
 def _element_index(tile_index: Tile | int, size: int) -> Tile | int:
