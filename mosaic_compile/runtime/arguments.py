@@ -83,7 +83,10 @@ def _bind(kernel: Kernel, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bou
 
 
 def _call_form(kernel: Kernel) -> str:
-    return f"({', '.join(p.name for p in kernel.signature.params)})"
+    """The parameters as a user would write them, the `*` before those that are passed by name included."""
+    params = inspect.signature(kernel.function).parameters.values()
+    plain = [p.replace(annotation=p.empty, default=p.empty) for p in params]
+    return str(inspect.Signature(plain))
 
 
 def _scalar(param: ScalarParam, value: Any) -> Any:
