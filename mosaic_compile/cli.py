@@ -10,7 +10,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,9 +19,26 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from . import __version__, passes, targets
-from .driver import Compilation, Outcome, cached_artifact, choices, compile_kernel, first_that_fits, pipeline
-from .errors import ArgumentError, BackendError, CacheError, InternalError, MosaicError, UsageError
-from .kernel_file import choose, load_kernels
+from .driver import (
+    Compilation,
+    Outcome,
+    cached_artifact,
+    choices,
+    compile_kernel,
+    first_that_fits,
+    pipeline,
+    tune_numbers,
+)
+from .errors import (
+    ArgumentError,
+    BackendError,
+    CacheError,
+    InternalError,
+    MosaicError,
+    TargetLimitError,
+    UsageError,
+)
+from .kernel_file import check_file, choose, load_kernels
 from .language.dtypes import DTYPES
 from .language.kernel import Kernel
 from .language.specialization import OPTIONS, Specialization
@@ -147,6 +164,10 @@ def run(options: argparse.Namespace) -> None:
         _print_passes()
         return
     _find_file(options)
+    if options.file is not None:
+        check_file(options.file)
+    elif not options.print_pipeline:
+        raise UsageError("no kernel file is given", "mosaic-compile kernel.py --target sm90")
     compilation = Compilation(
         targets.choose(options.target),
         overrides={name: Path(value) for name, value in _assignments("--override", options.override).items()},
@@ -157,10 +178,9 @@ def run(options: argparse.Namespace) -> None:
     if options.print_pipeline:
         _print_pipeline(stages)
         return
-    if options.file is None:
-        raise UsageError("no kernel file is given", "mosaic-compile kernel.py --target sm90")
     settings = Settings(_settings(options.set), *_shapes(options.shape), frozenset(options.arrays))
-    kernels = choose(load_kernels(options.file), options.kernel, options.file)
+    with redirect_stdout(sys.stderr):  # what the file prints is no result of ours
+        kernels = choose(load_kernels(options.file), options.kernel, options.file)
     _check(options, compilation, kernels, settings)
     if options.emit not in (None, "sass") and not options.output:
         compilation = replace(compilation, until=options.emit)
@@ -173,7 +193,9 @@ def run(options: argparse.Namespace) -> None:
             dump = options.dump_ir / name if several and options.dump_ir else options.dump_ir
             folder = options.output / name if several and options.output else options.output
             asked = replace(compilation, dump=dump)
-            spec, outcome = _compile(kernel, asked, settings.of(kernel) if several else settings, options)
+            own = settings.of(kernel) if several else settings
+            with redirect_stdout(sys.stderr):  # what the kernel prints while it is traced
+                spec, outcome, tuned = _compile(kernel, asked, own, options)
             if folder and outcome.artifact:
                 outcome.artifact.save(folder)
             progress.stop() if options.emit or options.timing else None
@@ -183,7 +205,9 @@ def run(options: argparse.Namespace) -> None:
                     print(f"{mark} {name} for {compilation.target.name}")
                 _emit(options.emit, asked, outcome)
             else:
-                _print_artifact(name, spec, outcome, folder)
+                _print_artifact(name, spec, outcome)
+                for line in (_assumed(outcome, own), tuned, f"written to {folder}" if folder else ""):
+                    print(f"  {line}") if line else None
             if dump:
                 _say(f"  the IR after each pass is in {dump}")
             if options.timing:
@@ -242,15 +266,26 @@ def _names_of(kernel: Kernel) -> set[str]:
 
 def _compile(
     kernel: Kernel, compilation: Compilation, settings: Settings, options: argparse.Namespace
-) -> tuple[Specialization, Outcome]:
-    """Compiles with what the command line sets over the kernel's `tune` list."""
+) -> tuple[Specialization, Outcome, str]:
+    """Compiles with what the command line sets over the kernel's `tune` list; also says which entry was taken and why."""
+    of_kernel = f"'{kernel.name}' "
     specs = choices(
         kernel, dims=settings.dims, multiples=settings.multiples, arrays=settings.arrays, **settings.given
     )
+    refused: list[TargetLimitError] = []
     if options.emit or options.timing or compilation.dump or compilation.overrides:
-        return first_that_fits(specs, lambda spec: compile_kernel(kernel, spec, compilation))
-    spec, artifact = first_that_fits(specs, lambda spec: cached_artifact(kernel, spec, compilation))
-    return spec, Outcome({}, artifact, ())
+        spec, outcome = first_that_fits(specs, lambda s: compile_kernel(kernel, s, compilation), refused)
+    else:
+        spec, artifact = first_that_fits(specs, lambda s: cached_artifact(kernel, s, compilation), refused)
+        outcome = Outcome({}, artifact, ())
+    numbers = tune_numbers(kernel, settings.given)
+    reasons = [
+        f"entry {number} {short}"
+        if (short := error.message.removeprefix(of_kernel)) != error.message
+        else f"entry {number}: {error.message}"
+        for number, error in zip(numbers, refused)
+    ]
+    return spec, outcome, f"tune entry {numbers[len(refused)]}: {'; '.join(reasons)}" if reasons else ""
 
 
 def _check(
@@ -360,7 +395,7 @@ def _find_file(options: argparse.Namespace) -> None:
 # Printing.
 
 
-def _print_artifact(name: str, spec: Specialization, outcome: Outcome, folder: Path | None) -> None:
+def _print_artifact(name: str, spec: Specialization, outcome: Outcome) -> None:
     assert outcome.artifact is not None
     manifest = outcome.artifact.manifest
     chosen = {
@@ -376,8 +411,21 @@ def _print_artifact(name: str, spec: Specialization, outcome: Outcome, folder: P
         f"  grid ({', '.join(map(_bare, manifest['grid']))}), {manifest['threads']} threads, "
         f"{manifest['shared_memory']} bytes of shared memory, {kind} of {len(outcome.artifact.binary)} bytes"
     )
-    if folder:
-        print(f"  written to {folder}")
+
+
+def _assumed(outcome: Outcome, settings: Settings) -> str:
+    """What the code relies on of dimensions that are known at launch, and how to take back what nobody promised."""
+    assert outcome.artifact is not None
+    multiples = {
+        dim: multiple
+        for array in outcome.artifact.manifest["arrays"]
+        for dim, size, multiple in zip(array["dims"], array["sizes"], array["dim_multiples"])
+        if size is None and multiple > 1
+    }
+    own = [dim for dim in multiples if dim not in settings.multiples]
+    undo = f" (--shape {' '.join(f'{dim}=%1' for dim in own)} takes it back)" if own else ""
+    listed = ", ".join(f"{dim} % {multiple} == 0" for dim, multiple in multiples.items())
+    return f"assumes {listed}{undo}" if multiples else ""
 
 
 def _bare(expression: str) -> str:

@@ -105,9 +105,12 @@ def _parse_option(pass_name: str, name: str, text: str, type_: type) -> Any:
         ) from None
 
 
-def compile_kernel(kernel: Kernel, spec: Specialization, compilation: Compilation) -> Outcome:
+def compile_kernel(
+    kernel: Kernel, spec: Specialization, compilation: Compilation, traced: ir.Module | None = None
+) -> Outcome:
     """Compiles a kernel through its target's stages. Nothing is cached: see `cached_artifact`.
 
+    traced: the kernel's IR, if it was traced before; it is changed in place.
     Raises a MosaicError for mistakes in the kernel, limits of the target and failures of a back end.
     """
     stages = pipeline(compilation)
@@ -116,7 +119,7 @@ def compile_kernel(kernel: Kernel, spec: Specialization, compilation: Compilatio
         recorder = Dump(compilation.dump, _about(kernel, spec, compilation.target))
     session = Session(compilation.target, spec.options, recorder)
     try:
-        outcome = _run_stages(kernel, spec, stages, compilation, session)
+        outcome = _run_stages(kernel, spec, stages, compilation, session, traced)
     except BaseException as error:
         if recorder is not None:  # what ran before the failure is what one wants to see
             recorder.finish(_reason(error))
@@ -152,9 +155,10 @@ def _run_stages(
     stages: tuple[Stage, ...],
     compilation: Compilation,
     session: Session,
+    traced: ir.Module | None,
 ) -> Outcome:
     with session.timed("tile", "trace"):
-        state: Any = trace(kernel, spec)
+        state: Any = trace(kernel, spec) if traced is None else traced
     if session.recorder is not None:
         milliseconds = session.timings[-1][2]
         session.recorder.record(
@@ -372,21 +376,32 @@ def compile(
     return first_that_fits(specs, lambda spec: cached_artifact(kernel, spec, Compilation(found)))[1]
 
 
+def tune_numbers(kernel: Kernel, settings: Iterable[str]) -> list[int]:
+    """The entries of `tune` that set nothing which the settings do, counted from 1."""
+    return [number for number, entry in enumerate(kernel.tune, 1) if not entry.keys() & {*settings}]
+
+
 def choices(kernel: Kernel, *, arrays: Iterable[str] = (), **settings: Any) -> list[Specialization]:
     """What to try, best first: the entries of `tune`, unless the settings set what an entry does."""
-    entries = [entry for entry in kernel.tune if not entry.keys() & settings.keys()] or [kernel.defaults]
+    entries = [kernel.tune[n - 1] for n in tune_numbers(kernel, settings)] or [kernel.defaults]
     return [kernel.specialize(arrays=frozenset(arrays), tuned=entry, **settings) for entry in entries]
 
 
 def first_that_fits(
-    specs: Sequence[Specialization], compile_one: Callable[[Specialization], T]
+    specs: Sequence[Specialization],
+    compile_one: Callable[[Specialization], T],
+    refused: list[TargetLimitError] | None = None,
 ) -> tuple[Specialization, T]:
-    """The first of the specializations that keeps within the target's limits; raises the last one's error."""
+    """The first of the specializations that keeps within the target's limits; raises the last one's error.
+
+    refused: takes the errors of those before it.
+    """
     for spec in specs[:-1]:
         try:
             return spec, compile_one(spec)
-        except TargetLimitError:
-            continue
+        except TargetLimitError as error:
+            if refused is not None:
+                refused.append(error)
     return specs[-1], compile_one(specs[-1])
 
 
@@ -396,14 +411,15 @@ def cached_artifact(kernel: Kernel, spec: Specialization, compilation: Compilati
     The key is all that decides the result: the traced IR with its locations (so that constants, helpers and closures
     count), the target's pipeline with its options, the versions, the compiler's own text, and Triton's settings.
     """
-    text = trace(kernel, spec).operation.get_asm(enable_debug_info=True)
+    traced = trace(kernel, spec)
+    text = traced.operation.get_asm(enable_debug_info=True)
     target = compilation.target
     about = json.dumps([_about(kernel, spec, target), kernel.function.__doc__, versions(target)], default=str)
     settings = repr(sorted((k, v) for k, v in os.environ.items() if k.startswith(_BACKEND_SETTINGS)))
     name = cache.key(text, repr(pipeline(compilation)), repr(target), about, _compiler_text(), settings)
 
     def make() -> Artifact:
-        artifact = compile_kernel(kernel, spec, compilation).artifact
+        artifact = compile_kernel(kernel, spec, compilation, traced).artifact
         assert artifact is not None
         return artifact
 

@@ -22,10 +22,7 @@ def load_kernels(path: Path) -> dict[str, Kernel]:
 
     A kernel goes by the name of its variable, which for one made by a function is not that of its `def`.
     """
-    if not path.exists():
-        raise UsageError(f"there is no file '{path}'", "give the path of a Python file with kernels")
-    if path.is_dir():
-        raise UsageError(f"'{path}' is a folder", "give the path of a Python file with kernels")
+    check_file(path)
     linecache.checkcache(str(path))  # the file may have changed since this process read it last
     code = _compiled(path)
     name = f"mosaic_kernel_file_{path.stem}"
@@ -55,6 +52,14 @@ def load_kernels(path: Path) -> dict[str, Kernel]:
     if not kernels:
         raise NoKernelError(f"'{path}' has no kernels", "mark a function with @mc.kernel(grid=…)")
     return kernels
+
+
+def check_file(path: Path) -> None:
+    """Raises UsageError where there is no such file."""
+    if not path.exists():
+        raise UsageError(f"there is no file '{path}'", "give the path of a Python file with kernels")
+    if path.is_dir():
+        raise UsageError(f"'{path}' is a folder", "give the path of a Python file with kernels")
 
 
 def _compiled(path: Path) -> types.CodeType:

@@ -56,10 +56,25 @@ def find(name: str) -> Target:
     """The target of that name; raises UnknownTargetError with the closest ones."""
     if name in TARGETS:
         return TARGETS[name]
-    close = difflib.get_close_matches(name.lower().replace("_", ""), TARGETS, n=1, cutoff=0.5)
+    close = _by_machine(name) or difflib.get_close_matches(
+        name.lower().replace("_", ""), TARGETS, n=1, cutoff=0.5
+    )
     listed = ", ".join(TARGETS)
-    hint = f"did you mean {close[0]}? " if close else ""
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise UnknownTargetError(f"there is no target '{name}'", f"{hint}the targets are: {listed}")
+
+
+def _by_machine(name: str) -> list[str]:
+    """The targets whose description names a machine: H100, a100-80gb, "NVIDIA RTX 4090", hopper."""
+    wanted = re.sub(r"[^a-z0-9]", "", name.lower())
+    found = []
+    for target in TARGETS.values():
+        vendor, family, machines = re.fullmatch(r"(\w+) (\w+): (.*)", target.description.lower()).groups()  # type: ignore[union-attr]
+        asked = wanted.removeprefix(vendor).removeprefix("geforce")
+        words = [family, *(re.sub(r"\W", "", machine) for machine in machines.split(","))]
+        if any(asked.startswith(word) or (len(asked) > 3 and word.startswith(asked)) for word in words):
+            found.append(target.name)
+    return found
 
 
 def stages(target: Target) -> tuple[Any, ...]:

@@ -21,6 +21,60 @@ def test_summary(command):
     assert command("scale.py", "--target", "sm90").out == result.out  # from the cache
 
 
+CHATTY = """\
+import mosaic_compile as mc
+
+print("imported")
+
+
+@mc.kernel(
+    grid=lambda M, N: (mc.cdiv(M, 64), mc.cdiv(N, 64)),
+    tune=[dict(num_warps=4, num_stages=9), dict(num_warps=4, num_stages=2)],
+)
+def product(a: mc.f16["M", "K"], b: mc.f16["K", "N"], c: mc.f32["M", "N"]):
+    m, n = mc.program_id(0), mc.program_id(1)
+    print("traced", 64)
+    sums = mc.zeros((64, 64), mc.f32)
+    for k in range(mc.cdiv(a.shape[1], 64)):
+        sums = mc.dot(mc.load(a, (m, k), (64, 64)), mc.load(b, (k, n), (64, 64)), sums)
+    mc.store(c, (m, n), sums)
+"""
+
+
+@pytest.mark.parametrize(
+    "shape, line",
+    [
+        ([], "  assumes K % 8 == 0, N % 8 == 0 (--shape K=%1 N=%1 takes it back)"),
+        (["K=%32"], "  assumes K % 32 == 0, N % 8 == 0 (--shape N=%1 takes it back)"),
+        (["K=%32", "N=64"], "  assumes K % 32 == 0"),
+        (["K=64", "N=64"], None),
+    ],
+)
+def test_the_summary_says_what_is_assumed(command, folder, shape, line):
+    (folder / "product.py").write_text(CHATTY)
+    options = ["--shape", *shape] if shape else []
+    result = command("product.py", "--target", "sm90", "--set", "num_stages=2", *options, "-o", "out")
+    lines = result.out.splitlines()
+    assert lines[2:] == [*([line] if line else []), "  written to out"]
+
+
+def test_the_summary_says_which_tune_entry_was_taken(command, folder):
+    (folder / "product.py").write_text(CHATTY)
+    for options in ([], ["--timing"]):
+        lines = command("product.py", "--target", "gfx942", *options).out.splitlines()
+        assert lines[0].endswith("num_stages=2")
+        assert lines[3:] == ["  tune entry 2: entry 1 needs 131072 bytes of shared memory, gfx942 has 65536"]
+
+
+def test_what_the_file_prints_is_no_result(command, folder):
+    (folder / "product.py").write_text(CHATTY)
+    options = ["product.py", "--target", "sm90", "--set", "num_stages=2"]
+    result = command(*options, "--emit", "tile")
+    assert result.out.startswith("module {") and result.err == "imported\ntraced 64\n"
+    result = command(*options)
+    assert result.out.startswith("product for sm90") and result.err == "imported\ntraced 64\n"
+
+
 def test_several_kernels(command, folder):
     result = command("two.py", "--target", "sm90", "-o", "out", "--dump-ir", "ir")
     assert [line for line in result.out.splitlines() if not line.startswith("  grid")] == [

@@ -23,6 +23,10 @@ MISTAKES = {
     "scale.py --targ sm90": "there is no option '--targ'\nhelp: did you mean --target? mosaic-compile --help shows the options\n",
     "scale.py --frobnicate": f"there is no option '--frobnicate'\n{HELP}",
     "scale.py --target sm_90": f"there is no target 'sm_90'\nhelp: did you mean sm90? the targets are: {TARGETS}\n",
+    "scale.py --target h100": f"there is no target 'h100'\nhelp: did you mean sm90? the targets are: {TARGETS}\n",
+    "scale.py --target Blackwell": f"there is no target 'Blackwell'\nhelp: did you mean sm100 or sm120? the targets are: {TARGETS}\n",
+    "": "no kernel file is given\nhelp: mosaic-compile kernel.py --target sm90\n",
+    "none.py": "there is no file 'none.py'\nhelp: give the path of a Python file with kernels\n",
     "scale.py --target pdp11": f"there is no target 'pdp11'\nhelp: the targets are: {TARGETS}\n",
     "scale.py --target sm90 --kernel scael": "'scale.py' has no kernel 'scael'\nhelp: did you mean scale? its kernels are: scale\n",
     "scale.py --target sm90 --set B": "--set takes NAME=VALUE, not 'B'\nhelp: --set B=…\n",
@@ -50,7 +54,8 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("arguments", MISTAKES)
-def test_message(command, arguments):
+def test_message(command, arguments, monkeypatch):
+    monkeypatch.setattr("mosaic_compile.targets.gpu_of_this_machine", lambda: None)
     result = command(*arguments.split())
     assert result.out == ""
     assert (
@@ -92,6 +97,21 @@ def test_settings_that_the_kernel_does_not_have(command, arguments):
     result = command("scale.py", "--target", "sm90", *arguments.split())
     assert result.err == AT_KERNEL.format(*AT_KERNEL_MISTAKES[arguments])
     assert (result.code, result.out) == (2, "")
+
+
+@pytest.mark.parametrize(
+    "name, target",
+    [
+        ("A100", "sm80"), ("a100-80gb", "sm80"), ("l40s", "sm89"), ("RTX 4090", "sm89"), ("NVIDIA H100", "sm90"),
+        ("H200", "sm90"), ("hopper", "sm90"), ("B200", "sm100"), ("NVIDIA GeForce RTX 5090", "sm120"),
+        ("MI300X", "gfx942"), ("mi300", "gfx942"), ("CDNA4", "gfx950"), ("sm91", "sm90"),
+    ],
+)  # fmt: skip
+def test_a_machine_for_a_target(command, name, target):
+    result = command("scale.py", "--target", name)
+    assert result.err == (
+        f"error: there is no target '{name}'\nhelp: did you mean {target}? the targets are: {TARGETS}\n"
+    )
 
 
 def test_without_a_target_and_without_a_gpu(command, monkeypatch):
