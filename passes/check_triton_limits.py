@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 from typing import ClassVar
 
 from mosaic_compile.dialects.tile import array_type_of, element_type_of, shape_of
@@ -34,18 +34,25 @@ class CheckTritonLimits:
     def run(self, module: ir.Module) -> None:
         for kernel in kernels(module):
             self.check_options(kernel)
+        errors = []
         for op in operations(module.operation):
-            for value in (*op.results, *op.operands):
-                self.check_type(op, value.type)
-            if op.name == "tile.dot":
-                self.check_dot(op)
-            if op.name in BLOCK_ACCESSES:
-                self.check_span(op)
-            if (
-                op.name in ("tile.store", "tile.scatter")
-                and str(element_type_of(op.opview.value.type)) == "i4"
-            ):
-                self.check_packed(op)
+            try:
+                self.check_operation(op)
+            except TargetLimitError as error:
+                # A loop or branch only carries the tiles that others make.
+                errors.append((op.name.startswith("scf."), _line(error), error))
+        if errors:  # operations have moved, and merged constants have lost their place: the first in the text tells most
+            raise min(errors, key=lambda e: e[:2])[2]
+
+    def check_operation(self, op: ir.Operation) -> None:
+        for value in (*op.results, *op.operands):
+            self.check_type(op, value.type)
+        if op.name == "tile.dot":
+            self.check_dot(op)
+        if op.name in BLOCK_ACCESSES:
+            self.check_span(op)
+        if op.name in ("tile.store", "tile.scatter") and str(element_type_of(op.opview.value.type)) == "i4":
+            self.check_packed(op)
 
     def fail(self, op: ir.Operation, message: str, help: str) -> TargetLimitError:
         return TargetLimitError(message, help, frames_of(op.location))
@@ -98,16 +105,16 @@ class CheckTritonLimits:
         )
         depth = max(MIN_DOT_DEPTH[bits], 16)
         for extent, least, which in (
-            (m, MIN_DOT_SIDE, "rows of the first"),
-            (n, MIN_DOT_SIDE, "columns of the second"),
-            (k, depth, "inner"),
+            (m, MIN_DOT_SIDE, f"the first has {m} row{'s' * (m > 1)}"),
+            (n, MIN_DOT_SIDE, f"the second has {n} column{'s' * (n > 1)}"),
+            (k, depth, f"the inner dimension is {k}"),
         ):
             if extent < least:
                 raise self.fail(
                     op,
                     f"mc.dot on {self.target} multiplies at least "
                     f"{MIN_DOT_SIDE}x{depth} by {depth}x{MIN_DOT_SIDE} "
-                    f"({element} elements), but the {which} dimension is {extent}",
+                    f"({element} elements), but {which}",
                     f"use a tile of {least}: loads are padded with zeros; for a vector, multiply and mc.sum",
                 )
 
@@ -139,3 +146,8 @@ class CheckTritonLimits:
                 "start at a tile index or at an even offset such as 2 * j, "
                 "and promise even rows: --shape N=%2",
             )
+
+
+def _line(error: TargetLimitError) -> float:
+    """The line in the kernel's own text."""
+    return error.frames[0].line if error.frames else inf

@@ -51,30 +51,72 @@ def test_elements():
 
 
 @pytest.mark.parametrize(
-    "dtype, m, n, k, what, extent, depth",
+    "dtype, m, n, k, what, depth",
     [
-        (mc.bf16, 8, 32, 32, "rows of the first", 8, 16),
-        (mc.f16, 32, 1, 32, "columns of the second", 1, 16),
-        (mc.f32, 32, 32, 8, "inner", 8, 16),
-        (mc.i8, 32, 32, 16, "inner", 16, 32),
-        (mc.f8e5m2, 32, 32, 16, "inner", 16, 32),
+        (mc.bf16, 8, 32, 32, "the first has 8 rows", 16),
+        (mc.f16, 32, 1, 32, "the second has 1 column", 16),
+        (mc.f32, 32, 32, 8, "the inner dimension is 8", 16),
+        (mc.i8, 32, 32, 16, "the inner dimension is 16", 32),
+        (mc.f8e5m2, 32, 32, 16, "the inner dimension is 16", 32),
     ],
     ids=str,
 )
-def test_products(dtype, m, n, k, what, extent, depth):
+def test_products(dtype, m, n, k, what, depth):
     @mc.kernel
     def kernel(a: dtype["M", "K"], b: dtype["K", "N"], c: mc.f32["M", "N"]):
         x, y = mc.load(a, (0, 0), (m, k)), mc.load(b, (0, 0), (k, n))
         mc.store(c, (0, 0), mc.dot(x, y).to(mc.f32))
 
-    least = depth if what == "inner" else 16
+    least = depth if "inner" in what else 16
     element = {"f8e5m2": "f8E5M2"}.get(dtype.name, dtype.name)
     assert message(kernel) == (
         f"error: mc.dot on sm90 multiplies at least 16x{depth} by {depth}x16 ({element} elements), "
-        f"but the {what} dimension is {extent}\n"
+        f"but {what}\n"
         "mc.store(c, (0, 0), mc.dot(x, y).to(mc.f32))\n"
         f"{'^' * len('mc.dot(x, y).to(mc.f32)')}\n"
         f"help: use a tile of {least}: loads are padded with zeros; for a vector, multiply and mc.sum"
+    )
+
+
+def sigmoid(tile):
+    return 1.0 / (1.0 + mc.exp(-tile))  # stands before the kernel, but is called after its first line
+
+
+def test_the_first_line_that_has_the_size():
+    """Constants are hoisted over the operations before them."""
+
+    @mc.kernel
+    def kernel(a: mc.f16["M", "K"], b: mc.f16["K", "N"], c: mc.f32["M", "N"]):
+        sums = mc.zeros((100, 64), mc.f32)
+        for k in range(mc.cdiv(a.shape[1], 64)):
+            sums = mc.dot(mc.load(a, (0, k), (100, 64)), mc.load(b, (k, 0), (64, 64)), sums)
+        mc.store(c, (0, 0), sigmoid(sums) + mc.sigmoid(sums))
+
+    assert message(kernel) == (
+        "error: a tile has the size 100, but sizes on sm90 are powers of two\n"
+        "sums = mc.zeros((100, 64), mc.f32)\n"
+        "^^^^^^^^^^^^^^^^^^^^^^^^^^^\n"
+        "help: use 128: loads are padded and stores clipped at the array's edges"
+    )
+
+
+def test_a_loop_is_not_to_blame():
+    """Merged constants have no place: what follows is the loop that carries them, and the load in it."""
+
+    @mc.kernel
+    def kernel(a: mc.f16["M", "K"], b: mc.f16["K", "N"], c: mc.f32["M", "N"]):
+        first, second = mc.zeros((100, 64), mc.f32), mc.zeros((100, 64), mc.f32)
+        for k in range(mc.cdiv(a.shape[1], 64)):
+            rows = mc.load(a, (0, k), (100, 64))
+            first = mc.dot(rows, mc.load(b, (k, 0), (64, 64)), first)
+            second = mc.dot(rows, mc.load(b, (k, 1), (64, 64)), second)
+        mc.store(c, (0, 0), first + mc.sigmoid(second))
+
+    assert message(kernel) == (
+        "error: a tile has the size 100, but sizes on sm90 are powers of two\n"
+        "rows = mc.load(a, (0, k), (100, 64))\n"
+        "^^^^^^^^^^^^^^^^^^^^^^^^^^^^^\n"
+        "help: use 128: loads are padded and stores clipped at the array's edges"
     )
 
 
