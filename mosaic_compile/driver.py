@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from . import cache, targets
 from .artifact import FORMAT, TENSOR_MAP_TYPES, Artifact
-from .dump import Dump
+from .dump import Dump, problem
 from .errors import MosaicError, OverrideError, TargetLimitError, UsageError
 from .frontend import trace
 from .language.arrays import ArrayParam, Param, ScalarParam
@@ -116,23 +116,36 @@ def compile_kernel(
     stages = pipeline(compilation)
     recorder = None
     if compilation.dump is not None:
-        recorder = Dump(compilation.dump, _about(kernel, spec, compilation.target))
+        about = _about(kernel, spec, compilation.target)
+        recorder = Dump(
+            compilation.dump, {**about, "source": {**about["source"], "sha256": _source_sum(kernel)}}
+        )
     session = Session(compilation.target, spec.options, recorder)
     try:
         outcome = _run_stages(kernel, spec, stages, compilation, session, traced)
     except BaseException as error:
         if recorder is not None:  # what ran before the failure is what one wants to see
-            recorder.finish(_reason(error))
+            recorder.finish(_problem(error), timings=session.timings)
         raise
     if recorder is not None:
-        recorder.finish(manifest=outcome.artifact.manifest if outcome.artifact is not None else None)
+        manifest = outcome.artifact.manifest if outcome.artifact is not None else None
+        recorder.finish(manifest=manifest, timings=session.timings)
     return outcome
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    return error.message if isinstance(error, MosaicError) else f"{type(error).__name__}: {error}"
+def _problem(error: BaseException) -> dict[str, Any]:
+    if isinstance(error, MosaicError):
+        return problem(error.message, error.help, error.frames[-1] if error.frames else None)
+    interrupted = isinstance(error, KeyboardInterrupt)
+    return problem("interrupted" if interrupted else f"{type(error).__name__}: {error}")
+
+
+def _source_sum(kernel: Kernel) -> str | None:
+    """The checksum of the kernel's file; None where it was made without one."""
+    try:
+        return hashlib.sha256(Path(kernel.span.file).read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def _about(kernel: Kernel, spec: Specialization, target: Target) -> dict[str, Any]:

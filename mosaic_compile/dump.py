@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import CacheError, UsageError
+from .errors import CacheError, Span, UsageError
 from .files import write_bytes_aside, write_text_aside
 
 FORMAT = 1
@@ -31,7 +31,7 @@ class Dump:
 
     def __post_init__(self) -> None:
         prepare_folder(self.folder)
-        self.finish("the compiler did not finish")  # what stays if the process is killed
+        self.finish(problem("the compiler did not finish"))  # what stays if the process is killed
 
     def record(
         self,
@@ -48,24 +48,46 @@ class Dump:
         entry: dict[str, Any] = {"file": file, "stage": stage, "pass": name, "milliseconds": time}
         if isinstance(text, bytes):
             write_bytes_aside(self.folder / file, text)
-            entry |= {"changed": True, "added": {}, "removed": {}, "lines": []}
+            entry |= {"changed": True, "lines": []}
         else:
             text = text if text.endswith("\n") else text + "\n"
             write_text_aside(self.folder / file, text)
-            before, after = Counter(operation_names(self.previous)), Counter(operation_names(text))
-            entry |= {
-                "changed": text != self.previous,
-                "added": dict(sorted((after - before).items())),
-                "removed": dict(sorted((before - after).items())),
-                "lines": line_map(located if located is not None else text, extension),
-            }
+            entry["changed"] = text != self.previous
+            if extension == "mlir":
+                before, after = Counter(operation_names(self.previous)), Counter(operation_names(text))
+                entry["added"] = dict(sorted((after - before).items()))
+                entry["removed"] = dict(sorted((before - after).items()))
+            entry["lines"] = line_map(located if located is not None else text, extension)
             self.previous = text
         self.entries.append(entry)
 
-    def finish(self, error: str | None = None, manifest: Mapping[str, Any] | None = None) -> None:
-        """Writes the index. error: the message where the compilation failed."""
-        index = {"format": FORMAT, **self.about, "error": error, "passes": self.entries, "manifest": manifest}
+    def finish(
+        self,
+        error: Mapping[str, Any] | None = None,
+        manifest: Mapping[str, Any] | None = None,
+        timings: Iterable[tuple[str, str, float]] = (),
+    ) -> None:
+        """Writes the index. error: what `problem` says where the compilation failed. timings: stage, step, milliseconds."""
+        stages: dict[str, float] = {}
+        for stage, _, milliseconds in timings:
+            stages[stage] = stages.get(stage, 0) + milliseconds
+        index = {
+            "format": FORMAT,
+            **self.about,
+            "error": error,
+            "stages": [{"name": name, "milliseconds": round(time, 3)} for name, time in stages.items()],
+            "passes": self.entries,
+            "manifest": manifest,
+        }
         write_text_aside(self.folder / INDEX, json.dumps(index, indent=1) + "\n")
+
+
+def problem(message: str, help: str | None = None, place: Span | None = None) -> dict[str, Any]:
+    """What an index says of a failure."""
+    file, line, column = (
+        (None, None, None) if place is None else (place.file, place.line, int(str(place).rpartition(":")[2]))
+    )
+    return {"message": message, "help": help, "file": file, "line": line, "column": column}
 
 
 def prepare_folder(folder: Path) -> None:
