@@ -47,7 +47,7 @@ def message(call) -> str:
 
 
 x, y = ramp(), ramp()
-FORM = "its form is add(x, y, out, n, extra, B)"
+FORM = "its form is add(x, y, out, n, extra, *, B)"
 MISTAKES = {
     "missing array": (lambda: add(x, y), f"add: the array 'out' is missing / {FORM}"),
     "missing scalar": (lambda: add(x, y, ramp()), f"add: the scalar 'n' is missing / {FORM}"),
