@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mosaic_compile.errors import CarriedTypeError, MosaicError, UndefinedNameError, UnsupportedSyntaxError
-from mosaic_compile.language.dtypes import i32
+from mosaic_compile.language.dtypes import DType, f32, i32
 from mosaic_compile.language.loops import Range
-from mosaic_compile.language.op import i32_value, kind_of
+from mosaic_compile.language.op import i32_value, is_number, kind_of
 from mosaic_compile.language.tile import Tile
 from mosaic_compile.mlir import ir, scf
 
@@ -106,6 +106,7 @@ class Carried:
     values: dict[str, Any]
     constants: dict[str, Any]
     assigned: Names
+    numbers: dict[str, Any]  # those of `values` that are numbers before the loop
 
     @property
     def tiles(self) -> list[Tile]:
@@ -139,7 +140,7 @@ class Carried:
             if matched is None:
                 help = "give it one element type and shape before the loop and in it"
                 if isinstance(before, Tile) and isinstance(after, Tile) and not before.shape and after.shape:
-                    help = f"start from a tile: {name} = mc.full({after.shape}, …, mc.{after.dtype})"
+                    help = _start(name, after.shape, accumulator(after.dtype), self.numbers.get(name))
                 elif isinstance(before, Tile) and isinstance(after, Tile) and before.shape == after.shape:
                     help = (
                         f"convert at the end of the body: {name} = {name}.to(mc.{before.dtype}), "
@@ -167,6 +168,7 @@ def _carried(node: ast.For | ast.While, scope: Scope, after: Names, exclude: str
     names = assigned(node.body) & (loop_live(node, after) | scope.captured) - {exclude}
     values: dict[str, Any] = {}
     constants: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}
     for name in sorted(names & scope.locals.keys()):
         value = scope.locals[name]
         if isinstance(value, Undefined):
@@ -176,7 +178,39 @@ def _carried(node: ast.For | ast.While, scope: Scope, after: Names, exclude: str
             constants[name] = value
         else:
             values[name] = runtime
-    return Carried(values, constants, assigned(node.body) - {exclude})
+            if is_number(value):
+                numbers[name] = value
+    return Carried(values, constants, assigned(node.body) - {exclude}, numbers)
+
+
+def accumulator(dtype: DType) -> DType:
+    """The type that sums of a type are kept in."""
+    return f32 if dtype.is_float and dtype.bits < 32 else dtype
+
+
+def _start(name: str, shape: tuple[int, ...], dtype: DType, number: Any) -> str:
+    """A help line: how a variable of a loop becomes a tile. number: what it is now, None if it is none."""
+    if number == 0:
+        tile = f"mc.zeros({shape}, mc.{dtype})"
+    else:
+        tile = f"mc.full({shape}, {'…' if number is None else number}, mc.{dtype})"
+    return f"start from a tile: {name} = {tile} before the loop"
+
+
+def accumulation_help(op: ast.operator, name: str, before: Any, added: Any, scope: Scope) -> str | None:
+    """A help line for `name += added` of two element types in a loop; `before`: what the loop carries."""
+    is_carried = isinstance(before, Tile) and isinstance(before.value.owner, ir.Block)
+    if not scope.loops or not is_carried or not isinstance(added, Tile):
+        return None
+    dtype = accumulator(added.dtype)
+    convert = "" if added.dtype is dtype else f", and convert what is added: .to(mc.{dtype})"
+    is_sum = isinstance(op, ast.Add | ast.Sub)
+    if not before.shape and added.shape:
+        return _start(name, added.shape, dtype, 0 if is_sum else None) + convert
+    if before.shape == added.shape and before.dtype is not dtype and before.dtype.bits <= dtype.bits:
+        zero = f"mc.zeros({before.shape}, mc.{dtype})" if before.shape else f"mc.{dtype}(0)"
+        return f"make {name} {dtype} before the loop{f': {name} = {zero}' if is_sum else ''}{convert}"
+    return None
 
 
 def _last_assignment(loop: ast.For | ast.While, name: str) -> ast.AST:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mosaic_compile.errors import (
+    MixedTypesError,
     MosaicError,
     NotConstantError,
     OperandError,
@@ -50,6 +51,13 @@ def _returned(node: ast.Return, scope: Scope) -> Any:
 def run(node: ast.stmt, scope: Scope, after: Names) -> None:
     """Runs one statement that does not return; `after` may be read behind it."""
     match node:
+        case ast.Assign(
+            targets=[ast.Name(id=name)],
+            value=ast.BinOp(left=ast.Name(id=same) as read, op=op, right=right) as value,
+        ) if same == name:
+            with scope.frame.at(value):
+                before, added = expressions.evaluate(read, scope), expressions.evaluate(right, scope)
+                scope.locals[name] = _accumulated(op, name, before, added, scope)
         case ast.Assign(targets=targets, value=value):
             result = expressions.evaluate(value, scope)
             for target in targets:
@@ -59,10 +67,8 @@ def run(node: ast.stmt, scope: Scope, after: Names) -> None:
         case ast.AnnAssign():
             pass  # a bare annotation declares nothing
         case ast.AugAssign(target=ast.Name(id=name) as target, op=op, value=value):
-            result = operators.binary(
-                op, expressions.read_name(target, scope), expressions.evaluate(value, scope)
-            )
-            scope.locals[name] = result
+            before, added = expressions.read_name(target, scope), expressions.evaluate(value, scope)
+            scope.locals[name] = _accumulated(op, name, before, added, scope)
         case ast.AugAssign(target=target):
             assign(target, None, scope)  # raises: only names can be assigned
         case ast.If():
@@ -88,6 +94,15 @@ def run(node: ast.stmt, scope: Scope, after: Names) -> None:
             ).at(scope.frame.spans(decorator))
         case _:
             raise _unsupported(node)
+
+
+def _accumulated(op: ast.operator, name: str, before: Any, added: Any, scope: Scope) -> Any:
+    """`name += added`, which is `name = name + added`."""
+    try:
+        return operators.binary(op, before, added)
+    except MixedTypesError as error:
+        error.help = loops.accumulation_help(op, name, before, added, scope) or error.help
+        raise
 
 
 _UNSUPPORTED: dict[type[ast.stmt], tuple[str, str]] = {
