@@ -244,14 +244,6 @@ def specialized(
     mc.store(c, (m, 0), acc.to(mc.bf16))
 
 
-def test_warp_specialized_loop():
-    a, b = torch.randn(1000, 520).bfloat16(), torch.randn(520, 120).bfloat16()
-    c = torch.full((1000, 120), float("nan"), dtype=torch.bfloat16, device="cuda")
-    specialized(a.cuda(), b.cuda(), c)
-    expected = a.double().numpy() @ b.double().numpy()
-    assert np.linalg.norm(c.cpu().double().numpy() - expected) < 2**-7 * np.linalg.norm(expected)
-
-
 @mc.kernel(grid=lambda M, BM: (mc.cdiv(M, BM),), tune=[dict(num_ctas=2, num_warps=4)])
 def clustered(
     a: mc.bf16["M", "K"],
@@ -269,10 +261,11 @@ def clustered(
     mc.store(c, (m, 0), acc.to(mc.bf16))
 
 
-def test_programs_in_clusters():
+@pytest.mark.parametrize("kernel", [specialized, clustered])
+def test_warp_specialization_and_clusters(kernel):
     a, b = torch.randn(1000, 520).bfloat16(), torch.randn(520, 120).bfloat16()
     c = torch.full((1000, 120), float("nan"), dtype=torch.bfloat16, device="cuda")
-    clustered(a.cuda(), b.cuda(), c)
+    kernel(a.cuda(), b.cuda(), c)
     expected = a.double().numpy() @ b.double().numpy()
     assert np.linalg.norm(c.cpu().double().numpy() - expected) < 2**-7 * np.linalg.norm(expected)
 
