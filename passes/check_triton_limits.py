@@ -10,10 +10,10 @@ from mosaic_compile.dialects.tile import array_type_of, element_type_of, shape_o
 from mosaic_compile.errors import TargetLimitError
 from mosaic_compile.mlir import ir
 
-from .choose_memory_path import BLOCK_ACCESSES, operations
+from .choose_memory_path import element_bits
 from .places import frames_of
 from .tt_memory import packing_obstacle
-from .walk import block_extents, kernels
+from .walk import BLOCK_ACCESSES, block_extents, kernels, operations
 
 MAX_ELEMENTS = 1 << 20  # Triton's TRITON_MAX_TENSOR_NUMEL
 MIN_DOT_DEPTH = {8: 32, 16: 16, 32: 8, 64: 4}  # K of the smallest matrix instruction, by bits of an element
@@ -98,12 +98,7 @@ class CheckTritonLimits:
         *_, m, k = shape_of(a)
         n = shape_of(b)[-1]
         element = element_type_of(a)
-        bits = (
-            ir.IntegerType(element).width
-            if isinstance(element, ir.IntegerType)
-            else ir.FloatType(element).width
-        )
-        depth = max(MIN_DOT_DEPTH[bits], 16)
+        depth = max(MIN_DOT_DEPTH[element_bits(element)], 16)
         for extent, least, which in (
             (m, MIN_DOT_SIDE, f"the first has {m} row{'s' * (m > 1)}"),
             (n, MIN_DOT_SIDE, f"the second has {n} column{'s' * (n > 1)}"),

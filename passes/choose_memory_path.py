@@ -7,7 +7,6 @@ tensor memory accelerator are in the PTX ISA, "Tensor Map", and the CUDA driver 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,11 +15,10 @@ from mosaic_compile.errors import OverrideError
 from mosaic_compile.mlir import ir
 
 from .places import frames_of
-from .walk import LOADS, written_arrays
+from .walk import BLOCK_ACCESSES, LOADS, argument_attributes, operations, written_arrays
 
 MAX_RANK = 5
 MIN_ROW_BYTES = 16  # the box's innermost dimension, and what every stride and the base are multiples of
-BLOCK_ACCESSES = ("tile.load", "tile.store", "tile.atomic_add")
 
 # Operations that hand a tile on to a matrix product element by element, or reordered.
 _TRANSPARENT = ("tile.permute", "tile.reshape", "tile.broadcast", "scf.yield")
@@ -106,24 +104,12 @@ def _tile_of(op: ir.Operation) -> ir.Type:
     return op.opview.result.type if op.name == "tile.load" else op.opview.value.type
 
 
-def operations(op: ir.Operation) -> Iterator[ir.Operation]:
-    """All operations inside one, in order."""
-    for region in op.regions:
-        for block in region.blocks:
-            for inner in block.operations:
-                yield inner.operation
-                yield from operations(inner.operation)
-
-
 def read_arrays(root: ir.Operation) -> set[ir.Value]:
     return {op.operands[0] for op in operations(root) if op.name in LOADS}
 
 
 def _argument_facts(function: Any) -> dict[ir.Value, dict[str, Any]]:
-    attributes = function.arg_attrs if "arg_attrs" in function.operation.attributes else []
-    return {
-        argument: {a.name: a.attr for a in given} for argument, given in zip(function.arguments, attributes)
-    }
+    return dict(zip(function.arguments, argument_attributes(function.operation)))
 
 
 def element_bits(type_: ir.Type) -> int:

@@ -18,11 +18,11 @@ from mosaic_compile.errors import UsageError
 from mosaic_compile.mlir import bool_attribute, ir
 
 from . import tt_elementwise, tt_memory, tt_shape
-from .choose_memory_path import BLOCK_ACCESSES, operations
 from .lowering import Lowering, attributes_of
 from .tt_fp8 import from_fp8, is_fp8, splat_constant, with_element
-from .tt_memory import Box, box_of, is_packed, stored_type, uses_descriptor
+from .tt_memory import Box, box_of, stored_type, uses_descriptor
 from .tt_shape import i32_attribute
+from .walk import BLOCK_ACCESSES, argument_attributes, block_extents, operations
 
 POINTER_ACCESSES = (*BLOCK_ACCESSES, "tile.gather", "tile.scatter")
 # With fp8 operands Hopper's tensor cores accumulate in about 14 bits: sums of at most this many products are added up in
@@ -136,7 +136,7 @@ def read_array(argument: ir.Value, attributes: dict[str, Any], used: str) -> Arr
 def _lower_kernel(function: Any, vendor: str, fp8: bool, own_descriptors: bool) -> None:
     """own_descriptors: the kernel makes its tensor descriptors itself, instead of taking them as parameters."""
     old_arguments = list(function.arguments)
-    given = [{a.name: a.attr for a in d} for d in function.arg_attrs] if old_arguments else []
+    given = argument_attributes(function.operation)
     lowering = TileToTTLowering(RULES, _convert_type, vendor=vendor, fp8=fp8)
     accesses = [op for op in operations(function.operation) if op.name in POINTER_ACCESSES]
     read = {op.operands[0] for op in accesses if op.name in ("tile.load", "tile.gather")}
@@ -256,9 +256,7 @@ def _largest_block(array: ir.Value, accesses: list[ir.Operation]) -> list[int]:
     extents = [1] * array_type_of(array)[0].rank
     for op in accesses:
         if op.name in BLOCK_ACCESSES and op.operands[0] == array and not uses_descriptor(op):
-            tile = op.results[0].type if op.name == "tile.load" else op.opview.value.type
-            for axis, extent in zip(op.opview.axes, shape_of(tile)):
-                extents[axis] = max(extents[axis], extent)
+            extents = [max(pair) for pair in zip(extents, block_extents(op))]
     return extents
 
 
@@ -380,4 +378,3 @@ RULES = {
     "scf.for": for_loop,
     "func.return": return_,
 }
-__all__ = ["ArrayArgument", "TileToTT", "is_packed"]

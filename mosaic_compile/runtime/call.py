@@ -88,15 +88,12 @@ def pack_i4(elements: np.ndarray) -> np.ndarray:
 
 def written_arrays(module: Any) -> frozenset[str]:
     """The names of the arrays that a traced kernel writes."""
-    from mosaic_compile.passes.choose_memory_path import operations
+    from mosaic_compile.passes import walk
 
-    function = module.body.operations[0]
-    names = {
-        argument: {a.name: a.attr for a in d}["tile.name"].value
-        for argument, d in zip(function.arguments, function.arg_attrs)
-    }
-    writes = ("tile.store", "tile.atomic_add", "tile.scatter")
-    return frozenset(names[op.operands[0]] for op in operations(function.operation) if op.name in writes)
+    (kernel,) = walk.kernels(module)
+    written = walk.written_arrays(kernel)
+    arguments = zip(kernel.regions[0].blocks[0].arguments, walk.argument_attributes(kernel))
+    return frozenset(given["tile.name"].value for argument, given in arguments if argument in written)
 
 
 def launcher(kernel: Kernel, bound: Bound, device: int) -> Launcher:
