@@ -428,7 +428,23 @@ class ScanOp(Tile.Operation, name="scan", traits=[ext.Pure]):
 
 
 class PrintOp(Tile.Operation, name="print"):
-    """Prints a value while the kernel runs, for debugging."""
+    """Prints a value of the DSL's type `dtype` while the kernel runs, for debugging."""
 
     value: Operand[Any]
     text: ir.StringAttr
+    dtype: ir.StringAttr
+
+
+class VariableOp(Tile.Operation, name="variable"):
+    """What a variable of the kernel holds, for the breakpoint that follows; `dtype` is the DSL's type."""
+
+    value: Operand[Any]
+    text: ir.StringAttr
+    dtype: ir.StringAttr
+
+
+class BreakpointOp(Tile.Operation, name="breakpoint"):
+    """Stops each program for the person who debugs it.
+
+    Its attribute `tile.constants` is a dictionary of the kernel's compile-time numbers.
+    """

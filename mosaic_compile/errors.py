@@ -230,3 +230,9 @@ class BackendError(MosaicError):
 
 class LaunchError(MosaicError):
     """A compiled kernel that could not be started with these arguments."""
+
+
+class InterpreterError(MosaicError):
+    """IR that cannot be interpreted, or a program that failed while it was: then `program` is its place in the grid."""
+
+    program: tuple[int, int, int] | None = None

@@ -47,6 +47,12 @@ class CheckTritonLimits:
     def check_operation(self, op: ir.Operation) -> None:
         for value in (*op.results, *op.operands):
             self.check_type(op, value.type)
+        if op.name == "tile.breakpoint":
+            raise self.fail(
+                op,
+                f"breakpoint() works in the interpreter, not on {self.target}",
+                "call kernel.interpret(…), or set MOSAIC_INTERPRET=1; on a GPU, mc.device_print shows values",
+            )
         if op.name == "tile.dot":
             self.check_dot(op)
         if op.name in BLOCK_ACCESSES:

@@ -333,7 +333,7 @@ def scan(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
 
 
 def print_(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
-    signed = ir.DenseI32ArrayAttr.get([1])
+    signed = ir.DenseI32ArrayAttr.get([0 if op.attributes["dtype"].value.startswith("u") else 1])
     text = ir.StringAttr.get(f" {op.attributes['text'].value}: ")
     tt.PrintOp(lowering[op.operands[0]], text, bool_attribute(False), signed)
     return []

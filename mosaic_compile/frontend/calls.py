@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -61,6 +62,8 @@ def apply(function: Any, args: list[Any], kwargs: dict[str, Any], scope: Scope, 
     """Calls `function` at `node`."""
     if function is range:
         function = range_
+    if function is builtins.breakpoint:
+        return ops.program.stop(scope.variables())
     if any(isinstance(a, Tile) for a in args):
         function = next((of_tiles for plain, of_tiles in _BUILTINS if function is plain), function)
     if isinstance(function, functools.partial):

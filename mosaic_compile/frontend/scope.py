@@ -117,6 +117,11 @@ class Scope:
             scope = scope.enclosing
         return names | self.globals.keys() | {"range", "min", "max", "abs", "len"}
 
+    def variables(self) -> dict[str, Any]:
+        """The values of this function's variables and those of the functions around it."""
+        outer = self.enclosing.variables() if self.enclosing is not None else {}
+        return outer | {n: v for n, v in self.locals.items() if not isinstance(v, Undefined)}
+
     @contextmanager
     def without_walrus(self, reason: str) -> Iterator[None]:
         """`:=` is an error inside: the value would not reach the code that reads it."""

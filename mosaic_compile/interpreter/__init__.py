@@ -3,16 +3,17 @@
     run(module, [a, b, c], grid=(4, 4))
 
 values.py says how IR types and attributes look in Python, evaluator.py runs functions by a registry of
-short entries, and elementwise.py (arith, math), control.py (scf, func) and tile.py hold the entries. Other
-dialects plug in by entries of their own: `prepare_module(module, REGISTRY | {"tt.load": load, ...})`, then
-`run_grid`.
+short entries, and elementwise.py (arith, math), control.py (scf, func), tile.py and debugger.py hold the
+entries; those of exact.py round nothing. parallel.py spreads programs over the cores. Other dialects plug in
+by entries of their own: `prepare_module(module, REGISTRY | {"tt.load": load, ...})`, then `run_grid`.
 """
 
 from .evaluator import Block, Entry, Env, Function, InterpreterError, Op, prepare, prepare_module, run_grid
-from .launch import REGISTRY, run
+from .launch import ARITHMETIC, REGISTRY, bind_arguments, prepare_kernel, run
 from .values import ValueType
 
 __all__ = [
+    "ARITHMETIC",
     "REGISTRY",
     "Block",
     "Entry",
@@ -21,7 +22,9 @@ __all__ = [
     "InterpreterError",
     "Op",
     "ValueType",
+    "bind_arguments",
     "prepare",
+    "prepare_kernel",
     "prepare_module",
     "run",
     "run_grid",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def _unsigned(function: Function) -> Entry:
     return lambda op, env, *xs: signed(function(*map(unsigned, xs)), xs[0].dtype)
 
 
-def _as_signed(x: Any) -> Any:
+def as_signed(x: Any) -> Any:
     """i1 read as a signed number: true is -1."""
     return -x.astype(np.int8) if x.dtype == bool else x
 
@@ -81,6 +82,17 @@ def _divide_toward_zero(a: Any, b: Any) -> Any:
 def _divide_up(a: Any, b: Any) -> Any:
     quotient = np.floor_divide(a, b)
     return quotient + ((quotient * b != a) & (b != 0))
+
+
+# The larger and the smaller: of NumPy's, either zero may come out; -0 is the smaller one (IEEE 754-2019, 9.6).
+
+
+def _maximum(a: Any, b: Any) -> Any:
+    return np.where((a == 0) & (b == 0), a + b, np.maximum(a, b))[()]
+
+
+def _minimum(a: Any, b: Any) -> Any:
+    return np.where((a == 0) & (b == 0), -(-a - b), np.minimum(a, b))[()]
 
 
 # Products of twice the width.
@@ -121,7 +133,7 @@ _UNSIGNED = [np.less, np.less_equal, np.greater, np.greater_equal]
 def _cmpi(op: Op, env: Env, a: Any, b: Any) -> Any:
     predicate = op.attributes["predicate"]
     if predicate < 6:
-        return _SIGNED[predicate](_as_signed(a), _as_signed(b))
+        return _SIGNED[predicate](as_signed(a), as_signed(b))
     return _UNSIGNED[predicate - 6](unsigned(a), unsigned(b))
 
 
@@ -164,7 +176,7 @@ def _convert(op: Op, env: Env, x: Any) -> Any:
 
 
 def _extend_signed(op: Op, env: Env, x: Any) -> Any:
-    return _as_signed(x).astype(op.results[0].dtype)
+    return as_signed(x).astype(op.results[0].dtype)
 
 
 def _extend_unsigned(op: Op, env: Env, x: Any) -> Any:
@@ -194,8 +206,50 @@ def _constant(op: Op, env: Env) -> Any:
 
 
 def _fma(op: Op, env: Env, a: Any, b: Any, c: Any) -> Any:
-    wide = np.longdouble if a.dtype == np.float64 else np.float64
-    return (a.astype(wide) * b.astype(wide) + c.astype(wide)).astype(a.dtype)
+    dtype = a.dtype
+    if dtype == np.float64:
+        return np.asarray(_fused(a, b, c), np.float64)[()]
+    x, y, z = (v.astype(np.float64) for v in (a, b, c))
+    product = x * y  # exact
+    total, lost = _two_sum(product, z)
+    total = _to_odd(total, lost)
+    if dtype.itemsize < 4:  # ml_dtypes rounds by way of f32
+        single = total.astype(np.float32)
+        total = _to_odd(single, total - single)
+    return total.astype(dtype)
+
+
+def _two_sum(a: Any, b: Any) -> tuple[Any, Any]:
+    """a + b, and what rounding took from it (Knuth, "The Art of Computer Programming", 4.2.2)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
+
+
+def _to_odd(x: Any, lost: Any) -> Any:
+    """x + lost rounded to odd, where x is it to nearest: rounding again gives what rounding once would
+    (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to
+    odd", IEEE Transactions on Computers, 2008)."""
+    even = np.asarray(x).view(f"i{x.dtype.itemsize}") % 2 == 0
+    toward = np.nextafter(x, np.copysign(x.dtype.type(np.inf), lost.astype(x.dtype)))
+    return np.where(even & (lost != 0) & np.isfinite(x), toward, x)[()]
+
+
+def _fused_one(a: float, b: float, c: float) -> float:
+    if not (math.isfinite(a) and math.isfinite(b)):
+        return a * b + c
+    if not math.isfinite(c):
+        return c
+    exact = Fraction(a) * Fraction(b) + Fraction(c)
+    if exact == 0:
+        return a * b + c  # for the sign
+    try:
+        return float(exact)
+    except OverflowError:
+        return math.inf if exact > 0 else -math.inf
+
+
+_fused = np.frompyfunc(_fused_one, 3, 1)
 
 
 def _count_leading_zeros(x: Any) -> Any:
@@ -221,8 +275,8 @@ REGISTRY: dict[str, Entry] = {
     "arith.divf": _float(np.divide),
     "arith.remf": _float(np.fmod),
     "arith.negf": _exact(np.negative),
-    "arith.maximumf": _float(np.maximum),
-    "arith.minimumf": _float(np.minimum),
+    "arith.maximumf": _float(_maximum),
+    "arith.minimumf": _float(_minimum),
     "arith.maxnumf": _float(np.fmax),
     "arith.minnumf": _float(np.fmin),
     # Integers.

@@ -8,31 +8,36 @@ of a block is its terminator: its operands are what the block gives to the op th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from bdb import BdbQuit
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from mosaic_compile.errors import InterpreterError, MosaicError
 from mosaic_compile.mlir import ir
+from mosaic_compile.passes.places import frames_of
 
 from .values import ValueType, decode, value_type
 
 Entry = Callable[..., Any]
-
-
-class InterpreterError(Exception):
-    """The IR cannot be interpreted: an op without an entry, or arguments that do not fit."""
+Program = tuple[int, int, int]  # a program's place in the grid
 
 
 @dataclass(eq=False)
 class Env:
-    """One program's state. `values` is the evaluator's own; entries may use the rest."""
+    """One program's state. `values` is the evaluator's own; entries may use the rest.
 
-    program_id: tuple[int, int, int] = (0, 0, 0)
-    grid: tuple[int, int, int] = (1, 1, 1)
+    variables: what a breakpoint shows. state: what a registry of entries keeps beyond one program.
+    """
+
+    program_id: Program = (0, 0, 0)
+    grid: Program = (1, 1, 1)
     functions: Mapping[str, Function] = field(default_factory=dict)
     values: list[Any] = field(default_factory=list)
+    variables: dict[str, Any] = field(default_factory=dict)
+    state: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +76,12 @@ class Block:
         for step in self.steps:
             try:
                 result = step.entry(step.op, env, *[values[i] for i in step.inputs])
-            except Exception as error:
-                error.add_note(f"in {step.op.name} at {step.op.location}, program {env.program_id}")
+            except BdbQuit:  # the person who debugs has left
                 raise
+            except Exception as error:
+                if isinstance(error, InterpreterError) and error.program is not None:
+                    raise
+                raise _failure(error, step.op, env) from error
             outputs = step.outputs
             if len(outputs) == 1:
                 values[outputs[0]] = result
@@ -81,6 +89,19 @@ class Block:
                 for slot, value in zip(outputs, result):
                     values[slot] = value
         return tuple([values[i] for i in self.results])
+
+
+def _failure(error: Exception, op: Op, env: Env) -> InterpreterError:
+    """What an entry raised, with the kernel's line and the program."""
+    where = f"in program {env.program_id}"
+    frames = frames_of(op.location)
+    if isinstance(error, MosaicError):
+        failure = InterpreterError(f"{error.message}, {where}", error.help, error.frames or frames)
+    else:
+        what = f"'{op.name}' failed {where}: {type(error).__name__}: {error}"
+        failure = InterpreterError(what, "breakpoint() before this line shows the values", frames)
+    failure.program = env.program_id
+    return failure
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +115,7 @@ class Function:
     slots: int
 
     def __call__(self, env: Env, *arguments: Any) -> tuple[Any, ...]:
-        env = Env(env.program_id, env.grid, env.functions, [None] * self.slots)
-        return self.body(env, *arguments)
+        return self.body(replace(env, values=[None] * self.slots), *arguments)
 
 
 class Preparer:
@@ -155,13 +175,28 @@ def prepare_module(module: ir.Module, registry: Mapping[str, Entry]) -> dict[str
     return {f.name: f for f in prepared}
 
 
-def run_grid(
-    functions: Mapping[str, Function], name: str, arguments: Sequence[Any], grid: Sequence[int]
-) -> None:
-    """Runs a function once for each program of the grid, axis 0 fastest."""
+def programs(grid: Sequence[int]) -> Iterator[Program]:
+    """The places of a grid, axis 0 fastest."""
+    n0, n1, n2 = whole(grid)
+    return ((x, y, z) for z in range(n2) for y in range(n1) for x in range(n0))
+
+
+def whole(grid: Sequence[int]) -> Program:
+    """A grid of up to three axes as one of three."""
     n0, n1, n2 = (*grid, 1, 1, 1)[:3]
+    return n0, n1, n2
+
+
+def run_grid(
+    functions: Mapping[str, Function],
+    name: str,
+    arguments: Sequence[Any],
+    grid: Sequence[int],
+    chosen: Iterable[Program] | None = None,
+    state: Any = None,
+) -> None:
+    """Runs a function once for each program of the grid, axis 0 fastest; for the chosen ones only, if given."""
+    kernel = functions[name]
     with np.errstate(all="ignore"):
-        for z in range(n2):
-            for y in range(n1):
-                for x in range(n0):
-                    functions[name](Env((x, y, z), (n0, n1, n2), functions), *arguments)
+        for program in programs(grid) if chosen is None else chosen:
+            kernel(Env(program, whole(grid), functions, state=state), *arguments)

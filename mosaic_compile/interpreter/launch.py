@@ -11,23 +11,50 @@ from mosaic_compile.dialects.tile import array_type_of
 from mosaic_compile.language.dtypes import DTYPES
 from mosaic_compile.mlir import ir
 
-from . import control, elementwise, tile
-from .evaluator import Entry, InterpreterError, prepare_module, run_grid
+from . import control, debugger, elementwise, exact, tile
+from .evaluator import Entry, Function, InterpreterError, prepare_module
+from .parallel import run_programs
 from .values import NUMPY_DTYPES, signed
 
-REGISTRY: dict[str, Entry] = {**elementwise.REGISTRY, **control.REGISTRY, **tile.REGISTRY}
+REGISTRY: dict[str, Entry] = {
+    **elementwise.REGISTRY,
+    **control.REGISTRY,
+    **tile.REGISTRY,
+    **debugger.REGISTRY,
+}
+
+# What each kind of arithmetic does with floating-point numbers.
+ARITHMETIC: dict[str, dict[str, Entry]] = {
+    "hardware": REGISTRY,  # every operation rounds to its element type, sums run in the order of the tiles
+    "exact": REGISTRY | exact.REGISTRY,  # float64 throughout, rounded in conversions and in memory
+}
 
 
-def run(module: ir.Module, arrays_and_scalars: Sequence[Any], grid: tuple[int, ...]) -> None:
+def run(
+    module: ir.Module,
+    arrays_and_scalars: Sequence[Any],
+    grid: tuple[int, ...],
+    *,
+    arithmetic: str = "hardware",
+    workers: int | None = None,
+) -> None:
     """Runs the kernel of a `tile` module, program by program, on NumPy arrays, which are written in place.
 
     arrays_and_scalars: one for each argument of the function, in order. Arrays may be strided; their
-    element types are the DSL's, the narrow ones from ml_dtypes. Raises InterpreterError for arguments that
-    do not fit, and for ops without an entry.
+    element types are the DSL's, the narrow ones from ml_dtypes. arithmetic: a key of ARITHMETIC.
+    workers: processes for programs that are independent; None: as many as save time. Raises
+    InterpreterError for arguments that do not fit, for ops without an entry, and for a program that fails.
     """
-    kernel = _kernel(module)
-    arguments = _bind(kernel, arrays_and_scalars)
-    run_grid(prepare_module(module, REGISTRY), kernel.attributes["sym_name"].value, arguments, grid)
+    functions, name = prepare_kernel(module, arithmetic)
+    arguments = bind_arguments(module, arrays_and_scalars)
+    if arithmetic == "exact":
+        arguments = [a if isinstance(a, np.ndarray) else exact.wide(a) for a in arguments]
+    run_programs(module, functions, name, arguments, grid, arithmetic, workers)
+
+
+def prepare_kernel(module: ir.Module, arithmetic: str = "hardware") -> tuple[dict[str, Function], str]:
+    """A module's functions made ready to run, and the kernel's name."""
+    return prepare_module(module, ARITHMETIC[arithmetic]), _kernel(module).attributes["sym_name"].value
 
 
 def _kernel(module: ir.Module) -> ir.Operation:
@@ -39,8 +66,9 @@ def _kernel(module: ir.Module) -> ir.Operation:
     return functions[0]
 
 
-def _bind(kernel: ir.Operation, given: Sequence[Any]) -> list[Any]:
-    """The arguments as the interpreter's values, checked."""
+def bind_arguments(module: ir.Module, given: Sequence[Any]) -> list[Any]:
+    """The arguments of a module's kernel as the interpreter's values, checked."""
+    kernel = _kernel(module)
     parameters = kernel.regions[0].blocks[0].arguments
     if len(parameters) != len(given):
         raise InterpreterError(f"the kernel takes {len(parameters)} arguments, not {len(given)}")

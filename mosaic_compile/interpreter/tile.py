@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .evaluator import Entry, Env, InterpreterError, Op
+from .values import declared
 
 # The grid.
 
@@ -201,8 +202,8 @@ def _scan(op: Op, env: Env, *sources: np.ndarray) -> Any:
     return _single(op, [np.moveaxis(np.concatenate(column)[order], 0, axis) for column in zip(*rows)])
 
 
-def _print(op: Op, env: Env, *values: Any) -> None:
-    print(f"{env.program_id} {op.attributes['text']}", *values)
+def _print(op: Op, env: Env, value: Any) -> None:
+    print(f"{env.program_id} {op.attributes['text']}", declared(value, op.attributes["dtype"]))
 
 
 REGISTRY: dict[str, Entry] = {

@@ -6,12 +6,13 @@ operations that read it as unsigned reinterpret it. i1 is bool.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mosaic_compile.language.dtypes import DTYPES
+from mosaic_compile.language.dtypes import DTYPES, i4
 from mosaic_compile.mlir import ir
 
 NUMPY_DTYPES: dict[str, np.dtype[Any]] = {d.mlir: d.numpy for d in DTYPES.values() if d.kind != "uint"}
@@ -55,7 +56,28 @@ def _dense(attribute: ir.DenseElementsAttr) -> np.ndarray:
     type_ = value_type(attribute.type)
     if attribute.is_splat:
         return np.full(type_.shape, attribute.get_splat_value().value, type_.dtype)
-    return np.array(attribute)  # TypeError for bf16, fp8 and i4, of which MLIR hands out single values only
+    try:
+        return np.array(attribute)
+    except TypeError:  # bf16, fp8 and i4, of which MLIR hands out splats only
+        return _printed(attribute, type_)
+
+
+def _printed(attribute: ir.DenseElementsAttr, type_: ValueType) -> np.ndarray:
+    """The elements from the attribute's text: one string of bytes where there are many, otherwise numbers and bits."""
+    text = str(attribute).removeprefix("dense<").rpartition("> : ")[0]
+    is_i4 = type_.dtype == i4.numpy
+    if text.startswith('"0x'):
+        raw = np.frombuffer(bytes.fromhex(text[3:-1]), np.int8)
+        elements = (raw << 4 >> 4).astype(type_.dtype) if is_i4 else raw.view(type_.dtype)
+    else:
+        elements = np.array([_element(item, type_.dtype) for item in re.findall(r"[^\s,\[\]]+", text)])
+    return elements.reshape(type_.shape)
+
+
+def _element(text: str, dtype: np.dtype[Any]) -> Any:
+    if text.startswith("0x"):
+        return np.array(int(text, 16), f"u{dtype.itemsize}").view(dtype)[()]
+    return dtype.type(float(text))
 
 
 def unsigned(x: Any) -> Any:
@@ -69,3 +91,8 @@ def unsigned(x: Any) -> Any:
 def signed(x: Any, dtype: np.dtype[Any]) -> Any:
     """The bits of `x` read as `dtype`, of the same width."""
     return np.asarray(x).view(dtype)[()]
+
+
+def declared(x: Any, dtype: str) -> Any:
+    """A value as the kernel's text has it: integers of the DSL's unsigned types read as such."""
+    return unsigned(x) if DTYPES[dtype].kind == "uint" else x

@@ -85,11 +85,29 @@ class Kernel:
             user_span(),
         )
 
-    def interpret(self, *args: Any, **kwargs: Any) -> None:
-        """Runs the kernel on host arrays through the interpreter, op by op, whatever else the machine has."""
-        from mosaic_compile.runtime.call import bind, interpret
+    def interpret(
+        self,
+        *args: Any,
+        after: str | None = None,
+        arithmetic: str = "hardware",
+        workers: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Runs the kernel through the interpreter, program by program and op by op, whatever the machine has.
 
-        interpret(self, bind(self, args, kwargs))
+        Arrays on a GPU are copied to the host and back. `breakpoint()` and mc.device_print work.
+
+        after: run what this pass of the `tile` stage leaves, rather than the kernel as it is traced.
+        arithmetic: "hardware" rounds every operation to its element type and adds up tile by tile; "exact"
+        carries floats in float64 and rounds in conversions and in memory only, which shows what rounding does
+        to the result. workers: processes that share the programs; None: as many as save time. The result is
+        the same for all numbers.
+        Raises ArgumentError, the compiler's errors, and InterpreterError for a program that fails.
+        """
+        from mosaic_compile.runtime.arguments import bind
+        from mosaic_compile.runtime.interpret import interpret
+
+        interpret(self, bind(self, args, kwargs), after=after, arithmetic=arithmetic, workers=workers)
 
     @property
     def defaults(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mosaic_compile.errors import ArgumentError
-from mosaic_compile.language.dtypes import DTYPES, DType, bool_
+from mosaic_compile.language.dtypes import DTYPES, DType, i4
 
 from . import cuda
 
@@ -196,14 +196,20 @@ def _from_dlpack(value: Any, name: str) -> ArrayInfo:
     )
 
 
-def as_numpy(info: ArrayInfo) -> np.ndarray:
-    """A NumPy array over host memory."""
+def as_numpy(info: ArrayInfo, memory: np.ndarray | None = None) -> np.ndarray:
+    """A NumPy array over an array's bytes: its own on the host, or a copy of its extent.
+
+    Where two elements share a byte (i4 in arrays of bytes), it is the bytes' array.
+    """
     if isinstance(info.owner, np.ndarray):
         return info.owner
-    item = info.dtype.numpy.itemsize if info.dtype is not bool_ else 1
+    shape, strides, dtype = info.shape, info.strides, info.dtype.numpy
+    if info.dtype is i4:
+        shape, strides = (*shape[:-1], shape[-1] // 2), (*(s // 2 for s in strides[:-1]), strides[-1])
     low, high = info.extent
     if low == high:
-        return np.empty(info.shape, info.dtype.numpy)
-    buffer = (ctypes.c_char * (high - low)).from_address(low)
-    strides = tuple(s * item for s in info.strides)
-    return np.ndarray(info.shape, info.dtype.numpy, memoryview(buffer), info.address - low, strides)
+        return np.empty(shape, dtype)
+    if memory is None:
+        memory = np.ctypeslib.as_array((ctypes.c_uint8 * (high - low)).from_address(low))
+    byte_strides = tuple(s * dtype.itemsize for s in strides)
+    return np.ndarray(shape, dtype, memory.data, info.address - low, byte_strides)

@@ -8,20 +8,16 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from mosaic_compile import driver, targets
 from mosaic_compile.artifact import Artifact
 from mosaic_compile.errors import LaunchError
-from mosaic_compile.language.arrays import ArrayParam, ScalarParam
-from mosaic_compile.language.dtypes import i4
 from mosaic_compile.language.kernel import Kernel
 from mosaic_compile.language.specialization import Specialization
-from mosaic_compile.language.symbolic import evaluate
 
 from . import cuda
-from .arguments import Bound, bind, check_written, specialize_call
-from .arrays import HOST, as_numpy
+from .arguments import Bound, bind, specialize_call
+from .arrays import HOST
+from .interpret import interpret
 from .launch import Launcher
 
 _compiled: dict[tuple[Any, ...], Launcher] = {}
@@ -32,68 +28,10 @@ def call(kernel: Kernel, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> No
     """Runs a kernel on a call's arguments; raises ArgumentError, LaunchError and the compiler's errors."""
     bound = bind(kernel, args, kwargs)
     place = next(((a.device, a.device_index) for a in bound.arrays.values()), (HOST, 0))
-    if place[0] == HOST:
+    if place[0] == HOST or os.environ.get("MOSAIC_INTERPRET", "0") not in ("", "0"):
         interpret(kernel, bound)
     else:
         launcher(kernel, bound, place[1])(bound)
-
-
-def interpret(kernel: Kernel, bound: Bound) -> None:
-    """Runs a kernel on host arrays, op by op; raises LaunchError for arrays elsewhere."""
-    from mosaic_compile import interpreter
-    from mosaic_compile.frontend import trace
-
-    if any(array.device != HOST for array in bound.arrays.values()):
-        raise LaunchError(
-            "the interpreter runs on the host, but the arrays are on a GPU", "pass copies: x.cpu()"
-        )
-
-    spec = specialize_call(kernel, bound)
-    module = trace(kernel, spec)
-    check_written(bound.arrays, written_arrays(module))
-    grid = tuple(
-        evaluate(text, {**bound.sizes, "num_sms": os.cpu_count() or 1}) for text in kernel.grid_text(spec)
-    )
-    values: list[Any] = []
-    packed: list[tuple[np.ndarray, np.ndarray]] = []
-    for param in kernel.signature.params:
-        if isinstance(param, ScalarParam):
-            values.append(np.asarray(bound.scalars[param.name], spec.dtype_of(param).numpy)[()])
-        elif isinstance(param, ArrayParam) and spec.has(param):
-            info = bound.arrays[param.name]
-            array = as_numpy(info)
-            if info.dtype is i4 and array.dtype.itemsize == 1 and array.shape != info.shape:
-                elements = unpack_i4(array)
-                packed.append((array, elements))
-                array = elements
-            values.append(array)
-    if 0 not in grid:
-        interpreter.run(module, values, grid)
-    for array, elements in packed:
-        array[...] = pack_i4(elements).view(array.dtype)
-
-
-def unpack_i4(array: np.ndarray) -> np.ndarray:
-    """Bytes of two 4-bit numbers, the low one first, as an array of i4 with twice as many columns."""
-    signed = array.view(np.int8)
-    low, high = (signed << 4).astype(np.int8) >> 4, signed >> 4
-    return np.stack([low, high], -1).reshape(*array.shape[:-1], -1).astype(i4.numpy)
-
-
-def pack_i4(elements: np.ndarray) -> np.ndarray:
-    """The inverse of unpack_i4, as int8."""
-    wide = elements.astype(np.int8)
-    return ((wide[..., 0::2] & 15) | (wide[..., 1::2] << 4)).astype(np.int8)
-
-
-def written_arrays(module: Any) -> frozenset[str]:
-    """The names of the arrays that a traced kernel writes."""
-    from mosaic_compile.passes import walk
-
-    (kernel,) = walk.kernels(module)
-    written = walk.written_arrays(kernel)
-    arguments = zip(kernel.regions[0].blocks[0].arguments, walk.argument_attributes(kernel))
-    return frozenset(given["tile.name"].value for argument, given in arguments if argument in written)
 
 
 def launcher(kernel: Kernel, bound: Bound, device: int) -> Launcher:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from mosaic_compile.errors import LaunchError
 
 
@@ -200,6 +202,36 @@ def allocate_zeros(size: int) -> int:
         "GPU memory cannot be cleared",
     )
     return address
+
+
+def download(device: int, low: int, high: int) -> np.ndarray:
+    """The bytes at these addresses of a GPU, once all its work is done."""
+    memory = np.empty(high - low, np.uint8)
+    with using_device(device):
+        library = driver()
+        assert library is not None
+        _check(library.cuCtxSynchronize(), "an earlier kernel has failed")
+        source, size = ctypes.c_uint64(low), ctypes.c_size_t(memory.size)
+        if memory.size:
+            _check(
+                library.cuMemcpyDtoH_v2(ctypes.c_void_p(memory.ctypes.data), source, size),
+                "an array cannot be copied from the GPU",
+            )
+    return memory
+
+
+def upload(device: int, address: int, memory: np.ndarray) -> None:
+    """Writes bytes to an address of a GPU."""
+    if not memory.size:
+        return
+    with using_device(device):
+        library = driver()
+        assert library is not None
+        source, size = ctypes.c_void_p(memory.ctypes.data), ctypes.c_size_t(memory.size)
+        _check(
+            library.cuMemcpyHtoD_v2(ctypes.c_uint64(address), source, size),
+            "an array cannot be copied to the GPU",
+        )
 
 
 TENSOR_MAP_BYTES, TENSOR_MAP_ALIGN = 128, 64

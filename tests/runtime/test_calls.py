@@ -8,6 +8,7 @@ import pytest
 
 import mosaic_compile as mc
 from mosaic_compile.errors import ArgumentError, LaunchError
+from mosaic_compile.runtime import cuda
 
 T = mc.DTypeVar("T", mc.f32, mc.f16, mc.bf16, mc.f8e4m3, mc.f8e5m2, mc.i32, mc.u8)
 
@@ -127,18 +128,50 @@ def test_messages_point_at_the_kernel():
     assert error.value.frames[-1].source_line()[error.value.frames[-1].column :].startswith("add(")
 
 
-def test_interpreting_arrays_of_a_gpu():
-    class OnGpu:
-        @property
-        def __cuda_array_interface__(self):
-            return {"typestr": "<f4", "shape": (40,), "data": (4096, False), "version": 3}
+class OnGpu:
+    """An f32 array at an address of a GPU."""
 
-    assert message(lambda: add.interpret(OnGpu(), OnGpu(), OnGpu(), 1)) == (
-        "the interpreter runs on the host, but the arrays are on a GPU / pass copies: x.cpu()"
-    )
-    assert message(lambda: add(x, OnGpu(), ramp(), 1)) == (
+    def __init__(self, address: int, size: int = 40, step: int = 1):
+        self.__cuda_array_interface__ = {
+            "typestr": "<f4", "shape": (size,), "strides": (4 * step,), "data": (address, False), "version": 3
+        }  # fmt: skip
+
+
+def test_arrays_on_different_devices():
+    assert message(lambda: add(x, OnGpu(4096), ramp(), 1)) == (
         "the arrays are on different devices: 'x' on cpu, 'y' on cuda:0, 'out' on cpu / move them to one device"
     )
+
+
+@pytest.fixture
+def gpu_memory(monkeypatch):
+    """2048 elements of a GPU's memory, from address 4096 on."""
+    memory = np.zeros(2048, np.float32)
+    cells = memory.view(np.uint8)
+
+    def upload(device, address, contents):
+        cells[address - 4096 :][: contents.size] = contents
+
+    monkeypatch.setattr(cuda, "download", lambda device, low, high: cells[low - 4096 : high - 4096].copy())
+    monkeypatch.setattr(cuda, "upload", upload)
+    return memory
+
+
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("by", ["method", "variable"])
+def test_interpreting_arrays_of_a_gpu(gpu_memory, by, step, monkeypatch):
+    gpu_memory[:] = np.arange(2048)
+    before = gpu_memory.copy()
+    arrays = OnGpu(4096, 40, step), OnGpu(4096 + 4 * 100), OnGpu(4096 + 4 * 1000, 40, step)
+    if by == "method":
+        add.interpret(*arrays, 1)
+    else:
+        monkeypatch.setenv("MOSAIC_INTERPRET", "1")
+        add(*arrays, 1)
+    written = slice(1000, 1000 + 40 * step, step)
+    np.testing.assert_array_equal(gpu_memory[written], before[: 40 * step : step] + before[100:140])
+    before[written] = gpu_memory[written]
+    np.testing.assert_array_equal(gpu_memory, before)
 
 
 # What is right.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from mosaic_compile.dialects.tile import NumProgramsOp, PrintOp, ProgramIdOp
+from mosaic_compile.dialects.tile import BreakpointOp, NumProgramsOp, PrintOp, ProgramIdOp, VariableOp
 from mosaic_compile.errors import OperandError
-from mosaic_compile.mlir import ir
+from mosaic_compile.mlir import bool_attribute, ir
 
 from ..dtypes import i32
 from ..op import constant, default_dtype, ir_type, is_number, op, require_constant, require_tile
@@ -45,7 +46,24 @@ def device_print(text: str, *values: Any) -> None:
     if not tiles:
         raise OperandError("mc.device_print prints values, but none is given", "mc.device_print('x', x)")
     for tile in tiles:
-        PrintOp(tile.value, ir.StringAttr.get(text))
+        PrintOp(tile.value, ir.StringAttr.get(text), ir.StringAttr.get(tile.dtype.name))
+
+
+def stop(variables: Mapping[str, Any]) -> None:
+    """Python's `breakpoint()` in a kernel: the interpreter opens the debugger on the kernel's variables."""
+    for name, value in variables.items():
+        if isinstance(value, Tile):
+            VariableOp(value.value, ir.StringAttr.get(name), ir.StringAttr.get(value.dtype.name))
+    constants = {name: _constant_attribute(v) for name, v in variables.items() if isinstance(v, int | float)}
+    BreakpointOp().attributes["tile.constants"] = ir.DictAttr.get(constants)
+
+
+def _constant_attribute(value: bool | int | float) -> ir.Attribute:
+    if isinstance(value, bool):
+        return bool_attribute(value)
+    if isinstance(value, float):
+        return ir.FloatAttr.get_f64(value)
+    return ir.StringAttr.get(str(value)) if abs(value) >= 2**63 else integer(value)
 
 
 __all__ = ["device_print", "num_programs", "program_id"]
