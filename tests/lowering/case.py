@@ -11,14 +11,12 @@ import numpy as np
 
 from mosaic_compile import targets
 from mosaic_compile.frontend import trace
-from mosaic_compile.interpreter import run
+from mosaic_compile.interpreter import run, tt
 from mosaic_compile.language.kernel import Kernel
 from mosaic_compile.language.specialization import Layout, Specialization
 from mosaic_compile.language.symbolic import evaluate
 from mosaic_compile.mlir import ir
 from mosaic_compile.stages import Session
-
-from . import tt_evaluator
 
 Arguments = dict[str, Any]
 
@@ -81,7 +79,7 @@ def interpreted(case: Case, module: ir.Module) -> Arguments:
 
 def launched(case: Case, module: ir.Module) -> Arguments:
     arguments = case.arguments()
-    tt_evaluator.launch(module, arguments, dims_of(case.kernel, arguments))
+    tt.launch(module, arguments, dims_of(case.kernel, arguments))
     return arguments
 
 

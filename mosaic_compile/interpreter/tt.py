@@ -2,9 +2,10 @@
 
     launch(module, {"a": a, "b": b, "s": 3}, dims={"M": 19}, grid=(4,))
 
-Memory is stricter than a GPU's: each array lies alone in an address range of its own, and only the bytes of
-its elements may be touched. An access outside them, or between them (strided arrays), that no mask covers is
-an OutsideError, and so is a parameter that breaks the promise of its tt.divisibility.
+So all of our own lowering can be checked where there is no GPU. Memory is stricter than a GPU's: each array
+lies alone in an address range of its own, and only the bytes of its elements may be touched. An access
+outside them, or between them (strided arrays), that no mask covers is an OutsideError, and so is a parameter
+that breaks the promise of its tt.divisibility.
 """
 
 from __future__ import annotations
@@ -17,22 +18,23 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from scipy.special import erf
 
-from mosaic_compile.interpreter import REGISTRY as TILE_REGISTRY
-from mosaic_compile.interpreter import Entry, Env, Op, prepare_module, run_grid
-from mosaic_compile.interpreter.tile import multiply
-from mosaic_compile.interpreter.values import NUMPY_DTYPES, signed
+from mosaic_compile.errors import InterpreterError
 from mosaic_compile.language.dtypes import DTYPES
 from mosaic_compile.language.symbolic import evaluate
 from mosaic_compile.mlir import ir
+
+from .evaluator import Entry, Env, Op, prepare_module, run_grid
+from .launch import REGISTRY as TILE_REGISTRY
+from .tile import multiply
+from .values import NUMPY_DTYPES, signed
 
 SPACE = 40  # bits of an address that one array has for itself
 ALIGNMENT = 16
 JUNK = 0x2A  # what conversions give where machines differ
 
 
-class OutsideError(Exception):
+class OutsideError(InterpreterError):
     """An access that a GPU would do outside the array."""
 
 
@@ -177,7 +179,7 @@ class Machine:
         )
         (buffer,) = (b for b in self.buffers if b.address == base)
         box = re.search(r"tensor<([\dx]*)x", op.results[0].text)
-        return tensor_map(buffer, sizes, strides, tuple(map(int, box[1].split("x"))))
+        return tensor_map(buffer, sizes, strides, tuple(map(int, box[1].split("x"))))  # type: ignore[index]
 
     def registry(self) -> dict[str, Entry]:
         return {
@@ -215,7 +217,7 @@ def _descriptor_store(op: Op, env: Env, descriptor: Descriptor, value: Any, *sta
 
 def _addptr(op: Op, env: Env, pointers: Any, offset: Any) -> Any:
     pointee = re.search(r"tt\.ptr<(\w+)>", op.operands[0].text)
-    return pointers + np.asarray(offset).astype(np.int64) * NUMPY_DTYPES[pointee[1]].itemsize
+    return pointers + np.asarray(offset).astype(np.int64) * NUMPY_DTYPES[pointee[1]].itemsize  # type: ignore[index]
 
 
 # Values.
@@ -243,13 +245,10 @@ def _high_product(op: Op, env: Env, a: Any, b: Any) -> Any:
     return signed((wide >> np.uint64(32)).astype(np.uint32), a.dtype)
 
 
-_LIBRARY = {"tanh": np.tanh, "erf": erf, "sin": np.sin, "cos": np.cos, "exp": np.exp, "log": np.log}
-
-
 def _library(op: Op, env: Env, *xs: Any) -> Any:
-    """__nv_tanhf, __ocml_tanh_f32 …"""
-    name = re.fullmatch(r"__(?:nv|ocml)_([a-z]+?)(?:f|_f32|_f64)?", op.attributes["symbol"])[1]
-    return _LIBRARY[name](*(x.astype(np.float64) for x in xs)).astype(xs[0].dtype)
+    """__nv_tanhf, __ocml_tanh_f32 …: the functions of the `math` dialect."""
+    name = re.fullmatch(r"__(?:nv|ocml)_([a-z]+?)(?:f|_f32|_f64)?", op.attributes["symbol"])[1]  # type: ignore[index]
+    return TILE_REGISTRY[f"math.{name}"](op, env, *xs)
 
 
 def _program_id(op: Op, env: Env) -> Any:
