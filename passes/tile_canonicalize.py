@@ -191,7 +191,8 @@ def _cat_rule(op: ir.Operation) -> Sequence[ir.Value] | None:
     split = defining_op(first)
     if split is not None and split.name == "tile.split" and split.attributes["axis"] == op.attributes["axis"]:
         return [split.operands[0]] if list(split.results) == [first, second] else None
-    if splat(first) is not None and splat(first) == splat(second):
+    elements = [element for half in op.operands if (element := splat(half)) is not None]
+    if len(elements) == 2 and elements[0] == elements[1]:
         return _one(_uniform(first, shape_of(op.results[0].type)))
     return None
 

@@ -194,6 +194,8 @@ def tensor_map(
     buffer: Buffer, sizes: Sequence[int], strides: Sequence[int], box: tuple[int, ...]
 ) -> Descriptor:
     """What cuTensorMapEncodeTiled makes, and demands."""
+    if 0 in sizes:  # NumPy gives an empty array no strides; the launcher's map of one shows nothing either
+        return Descriptor(np.empty(sizes, buffer.cells.dtype), box)
     size = buffer.cells.itemsize
     assert strides[-1] == 1 and all(s * size % ALIGNMENT == 0 for s in strides[:-1]), strides
     assert len(box) <= 5 and box[-1] * size >= ALIGNMENT, box

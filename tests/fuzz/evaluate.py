@@ -14,6 +14,7 @@ Comparisons with other evaluations are exact. So that they can be, programs are 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce, singledispatch
 from typing import Any
@@ -93,10 +94,8 @@ def evaluate(program: Program, arrays: Mapping[str, np.ndarray]) -> None:
             for y in range(ny):
                 for x in range(nx):
                     state = State((x, y, z), (nx, ny, nz), program.flag, arrays, dict(scalars))
-                    try:
+                    with suppress(Returned):
                         run(program.body, state)
-                    except Returned:
-                        pass
 
 
 # Arithmetic.

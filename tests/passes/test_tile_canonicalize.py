@@ -179,6 +179,22 @@ def test_cat_and_split():
           %c = "tile.cat"(%a, %a) {axis = 0 : i64} : (tensor<4xf32>, tensor<4xf32>) -> tensor<8xf32>
           return %c : tensor<8xf32>
         }
+        // CHECK-LABEL: @constant_halves
+        // CHECK-NEXT: arith.constant dense<1.000000e+00> : tensor<8xf32>
+        // CHECK-NEXT: return
+        func.func @constant_halves() -> tensor<8xf32> {
+          %a = arith.constant dense<1.0> : tensor<4xf32>
+          %b = arith.constant dense<1.0> : tensor<4xf32>
+          %c = "tile.cat"(%a, %b) {axis = 0 : i64} : (tensor<4xf32>, tensor<4xf32>) -> tensor<8xf32>
+          return %c : tensor<8xf32>
+        }
+        // CHECK-LABEL: @one_constant_half
+        // CHECK: tile.cat
+        func.func @one_constant_half(%x: tensor<4xf32>) -> tensor<8xf32> {
+          %a = arith.constant dense<1.0> : tensor<4xf32>
+          %c = "tile.cat"(%a, %x) {axis = 0 : i64} : (tensor<4xf32>, tensor<4xf32>) -> tensor<8xf32>
+          return %c : tensor<8xf32>
+        }
         // CHECK-LABEL: @other_axis
         // CHECK: tile.split
         // CHECK: tile.cat
