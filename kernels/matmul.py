@@ -1,10 +1,9 @@
 """Matrix product with a fused epilogue."""
 
-import math
-
 import numpy as np
 
 import mosaic_compile as mc
+from mosaic_compile.kernels.activations import activated, activated_reference
 
 T = mc.DTypeVar("T", mc.bf16, mc.f16, mc.f32, mc.f8e4m3, mc.f8e5m2)  # of the factors
 U = mc.DTypeVar("U", mc.bf16, mc.f16, mc.f32)  # of the result, the bias and the residual
@@ -16,12 +15,7 @@ def reference(a, b, scale=1.0, bias=None, residual=None, *, activation="none") -
     x = float(scale) * (a @ b)
     if bias is not None:
         x = x + bias.astype(np.float64)
-    if activation == "relu":
-        x = np.maximum(x, 0)
-    elif activation == "gelu":
-        x = x / 2 * (1 + np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2)))
-    elif activation == "silu":
-        x = x / (1 + np.exp(-x))
+    x = activated_reference(x, activation)
     return x if residual is None else x + residual.astype(np.float64)
 
 
@@ -54,7 +48,7 @@ def matmul(
 
     a: M x K and b: K x N, of type T. c, and what is optional, bias: N and residual: M x N, of type U.
     scale: a number; for fp8, the product of the two factors' scales.
-    activation: "none", "relu", "gelu" (with erf) or "silu".
+    activation: "none", "relu", "gelu" (with erf), "gelu_tanh" or "silu".
     precision: for f32 factors, "ieee" or the faster "tf32" and "tf32x3" (see mc.dot).
     BM, BN, BK: the tiles of c are BM x BN, and a step multiplies BM x BK by BK x BN. GROUP_M: see `grouped`.
 
@@ -63,16 +57,27 @@ def matmul(
     """
     M, K, N = a.shape[0], a.shape[1], b.shape[1]
     m, n = grouped(mc.program_id(0), mc.cdiv(M, BM), mc.cdiv(N, BN), GROUP_M)
+    acc = product(a, b, m, n, range(mc.cdiv(K, BK)), BM, BN, BK, precision)
+    mc.store(c, (m, n), finished(acc, m, n, scale, bias, residual, activation).to(c.dtype))
+
+
+def product(a, b, m, n, steps, BM, BN, BK, precision):
+    """Tile (m, n) of a @ b, in f32, over those of its blocks of K that the range `steps` names."""
     acc = mc.zeros((BM, BN), mc.f32)
-    for k in range(mc.cdiv(K, BK)):
+    for k in steps:
         acc = mc.dot(mc.load(a, (m, k), (BM, BK)), mc.load(b, (k, n), (BK, BN)), acc, precision=precision)
+    return acc
+
+
+def finished(acc, m, n, scale, bias, residual, activation):
+    """The epilogue of tile (m, n); bias and residual are arrays, or None."""
     acc *= scale
     if bias is not None:
-        acc += mc.load(bias, n, BN).to(mc.f32)
+        acc += mc.load(bias, n, acc.shape[1]).to(mc.f32)
     acc = activated(acc, activation)
     if residual is not None:
-        acc += mc.load(residual, (m, n), (BM, BN)).to(mc.f32)
-    mc.store(c, (m, n), acc.to(c.dtype))
+        acc += mc.load(residual, (m, n), acc.shape).to(mc.f32)
+    return acc
 
 
 def grouped(program, rows, columns, GROUP_M):
@@ -84,14 +89,3 @@ def grouped(program, rows, columns, GROUP_M):
     height = mc.clamp(rows - first, 1, GROUP_M)  # the last group may be lower
     place = program % (GROUP_M * columns)
     return first + place % height, place // height
-
-
-def activated(x, activation):
-    assert activation in ("none", "relu", "gelu", "silu"), f"there is no activation {activation!r}"
-    if activation == "relu":
-        return mc.maximum(x, 0.0)
-    if activation == "gelu":
-        return 0.5 * x * (1.0 + mc.erf(x * math.sqrt(0.5)))
-    if activation == "silu":
-        return x * mc.sigmoid(x)
-    return x
