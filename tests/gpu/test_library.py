@@ -5,7 +5,24 @@ import math
 import numpy as np
 import pytest
 
-from mosaic_compile.kernels import flash_attention, matmul, rms_norm, softmax, vector_add
+from mosaic_compile.kernels import (
+    batched_matmul,
+    cross_entropy,
+    cumsum,
+    flash_attention,
+    gated,
+    gather_rows,
+    gelu,
+    histogram,
+    layer_norm,
+    matmul,
+    persistent_matmul,
+    rms_norm,
+    rope,
+    softmax,
+    split_k_matmul,
+    vector_add,
+)
 
 torch = pytest.importorskip("torch")
 
@@ -64,6 +81,120 @@ def test_rms_norm(shape, dtype):
     assert_close(out, expected, 2 * EPS[dtype] + 1e-5)
 
 
+MATRICES = [(1, 1), (7, 127), (33, 1000), (64, 4096), (5, 10000), (3, 4097)]
+FLOATS = [torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("shape", MATRICES)
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu(shape, dtype, approximate):
+    x, out = randn(*shape, dtype=dtype) * 3, poisoned(*shape, dtype=dtype)
+    gelu(x, out, approximate=approximate)
+    assert_close(out, gelu.reference(host(x), approximate=approximate), EPS[dtype] + 1e-5)
+
+
+@pytest.mark.parametrize("shape", MATRICES)
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("activation", ["silu", "gelu", "relu"])
+def test_gated(shape, dtype, activation):
+    """Both factors are halves of one array."""
+    m, n = shape
+    both, out = randn(m, 2 * n, dtype=dtype) * 3, poisoned(m, n, dtype=dtype)
+    gated(both[:, :n], both[:, n:], out, activation=activation)
+    expected = gated.reference(host(both[:, :n]), host(both[:, n:]), activation=activation)
+    assert_close(out, expected, EPS[dtype] + 1e-5)
+
+
+@pytest.mark.parametrize("shape", MATRICES)
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("far", [0, 100])
+def test_layer_norm(shape, dtype, far):
+    m, n = shape
+    x, out = randn(m, n, dtype=dtype) * 3 + far, poisoned(m, n, dtype=dtype)
+    w, b = randn(n, dtype=dtype, seed=1), randn(n, dtype=dtype, seed=2)
+    mean, rstd = poisoned(m), poisoned(m)
+    layer_norm(x, w, out, 1e-5, b, mean, rstd)
+    expected, expected_mean, expected_rstd = layer_norm.reference(host(x), host(w), 1e-5, host(b))
+    assert_close(out, expected, EPS[dtype] + 1e-4)
+    assert_close(mean, expected_mean, 1e-5)
+    assert_close(rstd, expected_rstd, 1e-4)
+
+
+@pytest.mark.parametrize("shape", MATRICES)
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("exclusive,reverse", [(False, False), (True, False), (False, True), (True, True)])
+def test_cumsum(shape, dtype, exclusive, reverse):
+    x, out = randn(*shape, dtype=dtype), poisoned(*shape, dtype=dtype)
+    cumsum(x, out, exclusive=exclusive, reverse=reverse)
+    assert_close(out, cumsum.reference(host(x), exclusive=exclusive, reverse=reverse), EPS[dtype] + 1e-4)
+
+
+@pytest.mark.parametrize("shape", MATRICES)
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int8, torch.uint8])
+def test_cumsum_of_integers(shape, dtype):
+    x = (randn(*shape) * 20).abs().to(dtype)
+    out = torch.full(shape, -1, dtype=torch.int32, device="cuda")
+    cumsum(x, out)
+    np.testing.assert_array_equal(out.cpu().numpy(), cumsum.reference(x.cpu().numpy()))
+
+
+@pytest.mark.parametrize("shape", [*MATRICES, (9, 128_256)])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_cross_entropy(shape, dtype, label_smoothing):
+    m, v = shape
+    logits, labels = randn(m, v, dtype=dtype) * 4, torch.arange(m, device="cuda") * 7 % v
+    labels[m // 2] = -100
+    loss, lse = poisoned(m), poisoned(m)
+    cross_entropy(logits, labels, loss, lse, label_smoothing=label_smoothing)
+    expected, expected_lse = cross_entropy.reference(
+        host(logits), labels.cpu().numpy(), label_smoothing=label_smoothing
+    )
+    assert_close(loss, expected, 1e-5)
+    assert_close(lse, expected_lse, 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 64, 32), (129, 32, 128, 64), (33, 5, 80, 40), (7, 8, 96, 16)])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("at", [False, True])
+def test_rope(shape, dtype, interleaved, at):
+    s, h, d, r = shape
+    x, out, angles = randn(s, h, d, dtype=dtype), poisoned(s, h, d, dtype=dtype), randn(500, r, seed=1)
+    cos, sin = angles.cos(), angles.sin()
+    positions = torch.arange(s, device="cuda", dtype=torch.int32) * 17 % 500 if at else None
+    rope(x, cos, sin, out, positions, interleaved=interleaved)
+    rows = positions.cpu().numpy() if at else None
+    expected = rope.reference(host(x), host(cos), host(sin), rows, interleaved=interleaved)
+    assert_close(out, expected, EPS[dtype] + 1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 4095, 4096, 4097, 1_000_003])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
+@pytest.mark.parametrize("bins", [10, 256])
+def test_histogram(n, dtype, bins):
+    values = (randn(n).abs() * 40).to(dtype)
+    counts = torch.ones(bins, dtype=torch.int32, device="cuda")
+    histogram(values, counts)
+    expected = histogram.reference(values.cpu().numpy(), np.ones(bins, np.int32))
+    np.testing.assert_array_equal(counts.cpu().numpy(), expected)
+
+
+@pytest.mark.parametrize("shape", MATRICES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.int8])
+@pytest.mark.parametrize("index", [torch.int32, torch.int64])
+def test_gather_rows(shape, dtype, index):
+    """Every seventh index lies outside the table."""
+    n, d = shape
+    table, out = (randn(50, d) * 50).to(dtype), torch.full((n, d), 77, device="cuda").to(dtype)
+    indices = (torch.arange(n, device="cuda") * 13 % 50).to(index)
+    indices[::7] = 50
+    gather_rows(table, indices, out)
+    expected = gather_rows.reference(host(table), indices.cpu().numpy())
+    np.testing.assert_array_equal(host(out), expected)
+
+
 SHAPES = [
     (128, 256, 64),
     (1, 1, 1),
@@ -82,6 +213,42 @@ def test_matmul(shape, dtype):
     a, b, c = randn(m, k, dtype=dtype), randn(k, n, dtype=dtype, seed=1), poisoned(m, n, dtype=dtype)
     matmul(a, b, c, 1.0)
     assert_close(c, host(a) @ host(b), EPS[dtype] + 1e-5)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (3000, 2100, 200)])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_persistent_matmul(shape, dtype):
+    """Among them more tiles than multiprocessors."""
+    m, n, k = shape
+    a, b, c = randn(m, k, dtype=dtype), randn(k, n, dtype=dtype, seed=1), poisoned(m, n, dtype=dtype)
+    bias, residual = randn(n, dtype=dtype, seed=2), randn(m, n, dtype=dtype, seed=3)
+    persistent_matmul(a, b, c, 0.5, bias, residual, activation="silu")
+    expected = matmul.reference(host(a), host(b), 0.5, host(bias), host(residual), activation="silu")
+    assert_close(c, expected, 2 * EPS[dtype] + 1e-5)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (16, 64, 65_536)])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_split_k_matmul(shape, dtype):
+    """Added to what is in c."""
+    m, n, k = shape
+    a, b, c = randn(m, k, dtype=dtype), randn(k, n, dtype=dtype, seed=1), randn(m, n, seed=2)
+    expected = split_k_matmul.reference(host(a), host(b), host(c), 0.5)
+    split_k_matmul(a, b, c, 0.5)
+    assert_close(c, expected, 1e-5)
+
+
+@pytest.mark.parametrize("batch", [(1, 1, 1), (5, 5, 5), (5, 1, 5), (5, 5, 1), (6, 2, 6)])
+@pytest.mark.parametrize("shape", [(128, 256, 64), (127, 129, 65), (1, 1, 1), (200, 264, 520)])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_batched_matmul(batch, shape, dtype):
+    (count, of_a, of_b), (m, n, k) = batch, shape
+    a, b = randn(of_a, m, k, dtype=dtype), randn(of_b, k, n, dtype=dtype, seed=1)
+    bias, residual = randn(n, dtype=dtype, seed=2), randn(count, m, n, dtype=dtype, seed=3)
+    c = poisoned(count, m, n, dtype=dtype)
+    batched_matmul(a, b, c, 0.5, bias, residual, activation="gelu")
+    expected = batched_matmul.reference(host(a), host(b), 0.5, host(bias), host(residual), activation="gelu")
+    assert_close(c, expected, 2 * EPS[dtype] + 1e-5)
 
 
 @pytest.mark.parametrize("layout", ["a.T", "b.T", "both", "padded", "offset"])
