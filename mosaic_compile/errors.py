@@ -63,19 +63,23 @@ class MosaicError(Exception):
 
     def render(self) -> str:
         """The whole message: what, where with a caret, the way there, and the fix."""
-        lines = [f"error: {self.message}"]
-        if self.frames:
-            lines += _snippet(self.frames[-1])
-            calls = [f"note: called from {f}: {f.source_line().strip()}" for f in reversed(self.frames[:-1])]
-            if len(calls) > 8:  # recursion: its ends tell all
-                calls = [*calls[:4], f"note: … {len(calls) - 8} calls more …", *calls[-4:]]
-            lines += calls
+        lines = [f"error: {self.message}", *place(self.frames)]
         if self.help:
             lines.append(f"help: {self.help}")
         return "\n".join(lines)
 
     def __str__(self) -> str:
         return self.render()
+
+
+def place(frames: tuple[Span, ...]) -> list[str]:
+    """Lines that show the last frame's text with a caret, and the calls that led there."""
+    if not frames:
+        return []
+    calls = [f"note: called from {f}: {f.source_line().strip()}" for f in reversed(frames[:-1])]
+    if len(calls) > 8:  # recursion: its ends tell all
+        calls = [*calls[:4], f"note: … {len(calls) - 8} calls more …", *calls[-4:]]
+    return [*_snippet(frames[-1]), *calls]
 
 
 def _snippet(span: Span) -> list[str]:

@@ -181,6 +181,14 @@ def ceil_divide_unsigned(lowering: TileToTTLowering, op: ir.Operation) -> Sequen
     return [arith.select(arith.cmpi(arith.CmpIPredicate.eq, a, zero), zero, rounded)]
 
 
+def wrapping(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
+    """Integer sums, differences and products: all wrap here, those that are meant to no longer say so."""
+    results = lowering.copy(op)
+    if "tile.wraps" in op.attributes:
+        del results[0].owner.attributes["tile.wraps"]
+    return results
+
+
 def constant(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     """arith.constant: i4 values become i8."""
     type_ = op.results[0].type
@@ -219,6 +227,7 @@ RULES = {
     "arith.negf": negate,
     "arith.select": select,
     "arith.bitcast": bitcast,
+    **dict.fromkeys(["arith.addi", "arith.subi", "arith.muli"], wrapping),
     "arith.mului_extended": full_product,
     "arith.floordivsi": floor_divide,
     "arith.ceildivsi": ceil_divide,

@@ -22,6 +22,7 @@ from mosaic_compile.passes.places import frames_of
 from .values import ValueType, decode, value_type
 
 Entry = Callable[..., Any]
+Region = Callable[..., tuple[Any, ...]]
 Program = tuple[int, int, int]  # a program's place in the grid
 
 
@@ -48,7 +49,7 @@ class Op:
     attributes: Mapping[str, Any]
     operands: tuple[ValueType, ...]
     results: tuple[ValueType, ...]
-    regions: tuple[Block, ...]
+    regions: tuple[Region, ...]
     location: ir.Location
 
 

@@ -31,7 +31,7 @@ def _dim(op: Op, env: Env, array: np.ndarray) -> Any:
 # Blocks.
 
 
-def _window(
+def window(
     op: Op, array: np.ndarray, offsets: Sequence[Any], shape: tuple[int, ...]
 ) -> tuple[tuple[slice, ...], np.ndarray]:
     """Where a block of `shape` meets the array: a part of the tile, and the view of the array that it is.
@@ -59,7 +59,7 @@ def _window(
 
 def _load(op: Op, env: Env, array: np.ndarray, *offsets: Any) -> np.ndarray:
     shape = op.results[0].shape
-    part, view = _window(op, array, offsets, shape)
+    part, view = window(op, array, offsets, shape)
     if view.shape == shape:
         return np.array(view, order="C")
     result = np.full(shape, op.attributes["pad"], array.dtype)
@@ -68,19 +68,19 @@ def _load(op: Op, env: Env, array: np.ndarray, *offsets: Any) -> np.ndarray:
 
 
 def _store(op: Op, env: Env, array: np.ndarray, value: np.ndarray, *offsets: Any) -> None:
-    part, view = _window(op, array, offsets, value.shape)
+    part, view = window(op, array, offsets, value.shape)
     view[...] = value[part]
 
 
 def _atomic_add(op: Op, env: Env, array: np.ndarray, value: np.ndarray, *offsets: Any) -> None:
-    part, view = _window(op, array, offsets, value.shape)
+    part, view = window(op, array, offsets, value.shape)
     view[...] = view + value[part]
 
 
 # Single elements.
 
 
-def _selected(
+def selected(
     array: np.ndarray, rest: Sequence[Any], masked: bool
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """Which elements lie inside the array and are not masked, and their indices."""
@@ -92,14 +92,14 @@ def _selected(
 
 
 def _gather(op: Op, env: Env, array: np.ndarray, *rest: Any) -> Any:
-    chosen, indices = _selected(array, rest, masked=len(rest) > array.ndim)
+    chosen, indices = selected(array, rest, masked=len(rest) > array.ndim)
     result = np.full(op.results[0].shape, op.attributes["pad"], array.dtype)
     result[chosen] = array[indices]
     return result[()]
 
 
 def _scatter(op: Op, env: Env, array: np.ndarray, value: Any, *rest: Any) -> None:
-    chosen, indices = _selected(array, rest, masked=len(rest) > array.ndim)
+    chosen, indices = selected(array, rest, masked=len(rest) > array.ndim)
     elements = np.asarray(value)[chosen]
     if op.attributes["combine"] == "add":
         np.add.at(array, indices, elements)

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mosaic_compile.errors import GridError, MosaicError, SignatureError, Span, user_span
 
@@ -14,6 +14,10 @@ from .arrays import Signature, read_signature
 from .op import kind_of
 from .specialization import OPTIONS, Specialization, ahead_of_time
 from .symbolic import Symbol
+
+if TYPE_CHECKING:
+    from mosaic_compile.check import CheckReport
+    from mosaic_compile.sanitizer import Report
 
 Grid = tuple[int, ...] | Callable[..., Any]
 
@@ -108,6 +112,38 @@ class Kernel:
         from mosaic_compile.runtime.interpret import interpret
 
         interpret(self, bind(self, args, kwargs), after=after, arithmetic=arithmetic, workers=workers)
+
+    def sanitize(
+        self, *args: Any, uninitialized: Sequence[str] = (), after: str | None = None, **kwargs: Any
+    ) -> Report:
+        """Runs the kernel as `interpret` does, and reports what hardware hides: races, reads of elements that
+        nothing has written, NaN and infinity made from finite numbers, integers that overflow.
+
+        uninitialized: arrays whose contents count as not written yet; those declared mc.Out do anyway.
+        after: run what this pass of the `tile` stage leaves; integer overflow is then not looked for, since
+        passes reorder sums.
+        Raises ArgumentError, the compiler's errors, and InterpreterError for a program that fails.
+        """
+        from mosaic_compile.runtime.arguments import bind
+        from mosaic_compile.sanitizer import sanitize
+
+        return sanitize(self, bind(self, args, kwargs), uninitialized=uninitialized, after=after)
+
+    def check(self, *args: Any, target: str | None = None, **kwargs: Any) -> CheckReport:
+        """Compares the kernel's reference, each step of its compilation, and the machine with the interpreter.
+
+        Runs the kernel on copies of these arguments: the caller's arrays stay as they are. A row of the report
+        is an output after one of: the `reference`; the passes on the `tile` dialect; the lowering to Triton's
+        dialect; the GPU itself, where this machine has it. The first that differs says where the mistake is
+        made. What all are compared with, and the tolerances, come from the interpreter: see mosaic_compile/check/rounding.py.
+
+        target: a name that `mosaic-compile --list-targets` shows; without it this machine's GPU, or else sm90.
+        Raises ArgumentError, the compiler's errors, and InterpreterError for a program that fails.
+        """
+        from mosaic_compile.check import check
+        from mosaic_compile.runtime.arguments import bind
+
+        return check(self, bind(self, args, kwargs), target)
 
     @property
     def defaults(self) -> dict[str, Any]:

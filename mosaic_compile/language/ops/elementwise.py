@@ -58,25 +58,34 @@ def _arithmetic(what: str, a: Any, b: Any) -> tuple[Tile, Tile]:
 # Arithmetic.
 
 
+def _wrapping(result: ir.Value) -> ir.Value:
+    """An integer sum, difference or product that is meant to wrap; in signed types, the sanitizer reports others."""
+    result.owner.attributes["tile.wraps"] = ir.UnitAttr.get()
+    return result
+
+
 @op(reference=np.add)
 def add(a: Any, b: Any) -> Tile:
     """a + b. Integers wrap around."""
     a, b = _arithmetic("'+'", a, b)
-    return Tile((arith.addf if a.dtype.is_float else arith.addi)(a.value, b.value), a.dtype, a.shape)
+    result = (arith.addf if a.dtype.is_float else arith.addi)(a.value, b.value)
+    return Tile(_wrapping(result) if a.dtype.kind == "uint" else result, a.dtype, a.shape)
 
 
 @op(reference=np.subtract)
 def subtract(a: Any, b: Any) -> Tile:
     """a - b. Integers wrap around."""
     a, b = _arithmetic("'-'", a, b)
-    return Tile((arith.subf if a.dtype.is_float else arith.subi)(a.value, b.value), a.dtype, a.shape)
+    result = (arith.subf if a.dtype.is_float else arith.subi)(a.value, b.value)
+    return Tile(_wrapping(result) if a.dtype.kind == "uint" else result, a.dtype, a.shape)
 
 
 @op(reference=np.multiply)
 def multiply(a: Any, b: Any) -> Tile:
     """a * b. Integers wrap around."""
     a, b = _arithmetic("'*'", a, b)
-    return Tile((arith.mulf if a.dtype.is_float else arith.muli)(a.value, b.value), a.dtype, a.shape)
+    result = (arith.mulf if a.dtype.is_float else arith.muli)(a.value, b.value)
+    return Tile(_wrapping(result) if a.dtype.kind == "uint" else result, a.dtype, a.shape)
 
 
 @op(reference=np.divide)
@@ -119,7 +128,10 @@ def remainder(a: Any, b: Any) -> Tile:
     if a.dtype.kind == "uint":
         return Tile(arith.remui(a.value, b.value), a.dtype, a.shape)
     quotient = arith.floordivsi(a.value, b.value)
-    return Tile(arith.subi(a.value, arith.muli(quotient, b.value)), a.dtype, a.shape)
+    multiple = _wrapping(
+        arith.muli(quotient, b.value)
+    )  # the difference fits, even where the multiple does not
+    return Tile(_wrapping(arith.subi(a.value, multiple)), a.dtype, a.shape)
 
 
 @op(reference=lambda a, b: a // b + (a % b != 0))
