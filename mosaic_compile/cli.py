@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from . import __version__, passes, targets
+from . import __version__, cli_check, passes, targets
 from .driver import (
     Compilation,
     Outcome,
@@ -107,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--timing", action="store_true", help="print where the time goes")
     p.add_argument("--debug", action="store_true", help="show Python tracebacks of the compiler")
     p.add_argument("--version", action="version", version=f"mosaic-compile {__version__}")
+    cli_check.add_options(p)
     return p
 
 
@@ -115,9 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = argparse.Namespace(kernel=None, debug="--debug" in argv)
     try:
         parser().parse_args(argv, options)
-        run(options)
+        code = run(options)
         sys.stdout.flush()
-        return 0
+        return code
     except BrokenPipeError:  # the reader of --emit went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -156,18 +157,21 @@ def _report(error: MosaicError, options: argparse.Namespace, argv: list[str]) ->
     return MISTAKE
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> int:
+    """Does what the options ask for, and gives the exit code; raises a MosaicError for mistakes."""
     if options.list_targets:
         _print_targets()
-        return
+        return 0
     if options.list_passes:
         _print_passes()
-        return
+        return 0
     _find_file(options)
     if options.file is not None:
         check_file(options.file)
     elif not options.print_pipeline:
         raise UsageError("no kernel file is given", "mosaic-compile kernel.py --target sm90")
+    if cli_check.wants(options):
+        return _run_kernels(options)
     compilation = Compilation(
         targets.choose(options.target),
         overrides={name: Path(value) for name, value in _assignments("--override", options.override).items()},
@@ -177,10 +181,9 @@ def run(options: argparse.Namespace) -> None:
     stages = pipeline(compilation)
     if options.print_pipeline:
         _print_pipeline(stages)
-        return
+        return 0
     settings = Settings(_settings(options.set), *_shapes(options.shape), frozenset(options.arrays))
-    with redirect_stdout(sys.stderr):  # what the file prints is no result of ours
-        kernels = choose(load_kernels(options.file), options.kernel, options.file)
+    kernels = _kernels(options)
     _check(options, compilation, kernels, settings)
     if options.emit not in (None, "sass") and not options.output:
         compilation = replace(compilation, until=options.emit)
@@ -214,6 +217,33 @@ def run(options: argparse.Namespace) -> None:
                 _print_timings(outcome)
             sys.stdout.flush()
             progress.advance(task)
+    return 0
+
+
+def _kernels(options: argparse.Namespace) -> dict[str, Kernel]:
+    with redirect_stdout(sys.stderr):  # what the file prints is no result of ours
+        return choose(load_kernels(options.file), options.kernel, options.file)
+
+
+def _run_kernels(options: argparse.Namespace) -> int:
+    """--check and --sanitize."""
+    from .check.inputs import Wanted
+
+    settings = Settings(
+        _settings(options.set), *_shapes(options.shape), frozenset(options.arrays), scalars=True
+    )
+    files = {name: Path(value) for name, value in _assignments("--input", options.input).items()}
+    kernels = _kernels(options)
+    _check_names(options, kernels, settings)
+    several = len(kernels) > 1
+
+    def wanted(kernel: Kernel) -> Wanted:
+        own = settings.of(kernel) if several else settings
+        arrays = {p.name for p in kernel.signature.arrays}
+        chosen = {name: file for name, file in files.items() if name in arrays or not several}
+        return Wanted(own.given, own.dims, own.multiples, own.arrays, chosen, options.seed or 0)
+
+    return cli_check.run(options, kernels, wanted)
 
 
 @contextmanager
@@ -233,23 +263,28 @@ def _progress() -> Iterator[Progress]:
 
 @dataclass(frozen=True)
 class Settings:
-    """What --set, --shape and --with say."""
+    """What --set, --shape and --with say. scalars: whether --set may name scalars: where kernels are run."""
 
     given: Mapping[str, Any]
     dims: Mapping[str, int]
     multiples: Mapping[str, int]
     arrays: frozenset[str]
+    scalars: bool = False
 
     def names(self) -> set[str]:
         return {*self.given, *self.dims, *self.multiples, *self.arrays}
 
     def of(self, kernel: Kernel) -> Settings:
         """The part that concerns a kernel, where it stands in a file with others."""
-        known = _names_of(kernel)
+        known = self.known(kernel)
         given, dims, multiples = (
             {k: v for k, v in part.items() if k in known} for part in (self.given, self.dims, self.multiples)
         )
-        return Settings(given, dims, multiples, self.arrays & known)
+        return Settings(given, dims, multiples, self.arrays & known, self.scalars)
+
+    def known(self, kernel: Kernel) -> set[str]:
+        """All names that the kernel has for them."""
+        return _names_of(kernel) | (cli_check.scalars(kernel) if self.scalars else set())
 
 
 def _names_of(kernel: Kernel) -> set[str]:
@@ -318,7 +353,11 @@ def _check(
         and options.dump_ir.resolve().is_relative_to(options.output.resolve())
     ):
         raise UsageError("--dump-ir is inside the artifact's folder", "give --dump-ir a folder of its own")
-    known = set().union(*map(_names_of, kernels.values()))
+    _check_names(options, kernels, settings)
+
+
+def _check_names(options: argparse.Namespace, kernels: Mapping[str, Kernel], settings: Settings) -> None:
+    known = set().union(*map(settings.known, kernels.values()))
     for name in sorted(settings.names() - known if len(kernels) > 1 else ()):  # one kernel says it itself
         raise UsageError(
             f"no kernel in '{options.file}' has a '{name}'", f"there are: {', '.join(sorted(known))}"
@@ -387,7 +426,14 @@ def _pass_options(items: list[str]) -> dict[str, dict[str, str]]:
 
 def _find_file(options: argparse.Namespace) -> None:
     """FILE behind an option that takes several values, as in --set BM=64 kernel.py, is not one of them."""
-    for items in (options.set, options.shape, options.override, options.pass_option, options.arrays):
+    for items in (
+        options.set,
+        options.shape,
+        options.override,
+        options.pass_option,
+        options.arrays,
+        options.input,
+    ):
         if options.file is None and items and "=" not in items[-1] and items[-1].endswith(".py"):
             options.file = Path(items.pop())
 

@@ -193,6 +193,13 @@ def allocate(size: int) -> int:
     return address.value
 
 
+def free(address: int) -> None:
+    """Gives memory of `allocate` back, once the work that uses it is done."""
+    library = driver()
+    assert library is not None
+    _check(library.cuMemFree_v2(ctypes.c_uint64(address)), "GPU memory cannot be freed")
+
+
 def allocate_zeros(size: int) -> int:
     library = driver()
     assert library is not None

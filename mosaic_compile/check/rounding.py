@@ -1,0 +1,154 @@
+"""How far results may be off: what rounding does to a kernel on the inputs at hand.
+
+The interpreter runs the kernel in exact arithmetic, which gives the values R that all else is compared with,
+and in that of the hardware, which gives H. H - R is one sample of the kernel's rounding errors; another order
+of sums and the functions of a GPU give others of its kind. So the tolerance of an element is
+
+    SAFETY * noise + the larger of OUTPUT_ULPS ulp of R in its own type and FUNCTION_ULPS ulp of R in f32
+
+where `noise` is the largest |H - R|, less one ulp, among the elements about as large as this one or smaller.
+One ulp is what two values on either side of a rounding boundary differ by, however close they are. Results
+that cancel to little come with the errors of the large numbers that they are made of, and only with those.
+Integers and truth values must be equal, unless rounding changes them (H differs from R): then by no more.
+
+To run a program again in another precision is what Kahan, "How futile are mindless assessments of roundoff in
+floating-point computation?", 2006, proposes for finding out what rounding does to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import ml_dtypes
+import numpy as np
+
+from mosaic_compile import interpreter
+from mosaic_compile.interpreter import Entry, Env, Op, bind_arguments
+from mosaic_compile.interpreter.exact import is_float, wide
+from mosaic_compile.mlir import ir
+from mosaic_compile.passes import walk
+
+from .case import Case, run_kernel
+
+SAFETY = 8  # one sample of the errors stands for all
+OUTPUT_ULPS = 2
+# GPUs' functions are off by some ulp where the interpreter rounds once: exp by 2 + 1.2 |x| (CUDA C++ Programming Guide,
+# intrinsic functions), divisions and square roots by 2.
+FUNCTION_ULPS = 16
+SAMPLES = 64  # the fewest elements among which noise is looked for
+# Where the kernel computes in f64 there is nothing wider to compare with: errors relative to the largest element.
+F64_ERROR = 2.0**-40
+
+
+@dataclass(frozen=True, eq=False)
+class Rounding:
+    """One output in three arithmetics. real: without the kernel's own conversions to narrower types either; None if not run."""
+
+    exact: np.ndarray
+    hardware: np.ndarray
+    real: np.ndarray | None
+
+    @property
+    def error(self) -> np.ndarray:
+        """|H - R|."""
+        return distance(self.hardware, self.exact)
+
+    @property
+    def conversions(self) -> np.ndarray:
+        """What the kernel's conversions to narrower types do to each element."""
+        return np.zeros(self.exact.shape) if self.real is None else distance(self.real, self.exact)
+
+    def tolerance(self, more: np.ndarray | float = 0.0) -> np.ndarray:
+        """How far each element may be from R, in float64. more: errors of another source, by element.
+
+        Infinite where rounding decides whether an element is finite.
+        """
+        if not is_float(self.exact.dtype):
+            return np.full(self.exact.shape, self.error.max(initial=0.0))
+        size = np.abs(wide(self.exact))
+        size = np.where(np.isfinite(size), size, 0.0)
+        own, error = ulp(self.exact), self.error
+        # inf - inf, where a difference is infinite, is not wanted.
+        excess = np.where(np.isfinite(error), np.maximum(error - own, 0.0), 0.0)
+        if self.exact.dtype == np.float64:
+            rest = OUTPUT_ULPS * own + F64_ERROR * size.max(initial=0.0)
+        else:
+            rest = np.maximum(OUTPUT_ULPS * own, FUNCTION_ULPS * ulp(size.astype(np.float32)))
+        return np.where(np.isinf(error), np.inf, SAFETY * noise(excess, size) + rest + more)
+
+
+def noise(excess: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """For each element the largest excess among those of at most twice its size, of which there are at least SAMPLES."""
+    if not size.size:
+        return excess
+    order = np.argsort(size, axis=None)
+    largest = np.maximum.accumulate(excess.flat[order])
+    count = np.searchsorted(size.flat[order], 2 * size.reshape(-1), side="right")
+    count = np.clip(count, min(SAMPLES, size.size), size.size)
+    return largest[count - 1].reshape(size.shape)
+
+
+def ulp(x: np.ndarray) -> np.ndarray:
+    """The distance to the next number of the same type, in float64, the farther of two; 0 for what is not finite."""
+    with np.errstate(all="ignore"):
+        above = np.abs(np.spacing(x).astype(np.float64))  # NaN for the largest number
+        below = np.abs(wide(x) - wide(np.nextafter(x, np.zeros_like(x))))
+        return np.nan_to_num(np.fmax(above, below), nan=0.0, posinf=0.0)
+
+
+def distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """|x - y| in float64, element by element: 0 where they are the same or both NaN, infinite where just one is finite."""
+    if not is_float(y.dtype):
+        x, y = (a.astype(np.int8) if a.dtype == ml_dtypes.int4 else a for a in (x, y))
+        # Unequal integers differ, also where float64 does not hold them.
+        return np.where(x == y, 0.0, np.maximum(np.abs(x.astype(np.float64) - y.astype(np.float64)), 1.0))
+    a, b = wide(x), wide(y)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(a - b)
+    return np.where(same, 0.0, np.where(np.isfinite(difference), difference, np.inf))
+
+
+def _as_it_is(op: Op, env: Env, x: np.ndarray) -> np.ndarray:
+    return x
+
+
+def _product(op: Op, env: Env, *operands: np.ndarray) -> np.ndarray:
+    unrounded = replace(op, attributes={**op.attributes, "precision": "ieee"})
+    return _EXACT["tile.dot"](unrounded, env, *operands)
+
+
+_EXACT = interpreter.ARITHMETIC["exact"]
+# Exact arithmetic without the conversions that the kernel asks for.
+REAL: dict[str, Entry] = _EXACT | {"arith.truncf": _as_it_is, "tile.dot": _product}
+
+
+def roundings(case: Case) -> dict[str, Rounding]:
+    """Each output in the three arithmetics; raises InterpreterError for a program that fails."""
+    module = case.lowered(0)
+    exact, hardware = (_interpreted(case, module, arithmetic) for arithmetic in ("exact", "hardware"))
+    real = _real(case, module) if case.kernel.reference is not None or uses_tf32(module) else {}
+    return {name: Rounding(exact[name], hardware[name], real.get(name)) for name in case.outputs}
+
+
+def _interpreted(case: Case, module: ir.Module, arithmetic: str) -> dict[str, np.ndarray]:
+    arguments = case.arguments()
+    if 0 not in case.grid:
+        interpreter.run(module, list(arguments.values()), case.grid, arithmetic=arithmetic)
+    return case.written(arguments)
+
+
+def _real(case: Case, module: ir.Module) -> dict[str, np.ndarray]:
+    arguments = case.arguments()
+    bound = bind_arguments(module, list(arguments.values()))
+    given = [value if isinstance(value, np.ndarray) else wide(value) for value in bound]
+    run_kernel(module, REAL, given, case.grid)
+    return case.written(arguments)
+
+
+def products(module: ir.Module) -> list[ir.Operation]:
+    return [op for op in walk.operations(module.operation) if op.name == "tile.dot"]
+
+
+def uses_tf32(module: ir.Module) -> bool:
+    return any(op.attributes["precision"].value == "tf32" for op in products(module))
