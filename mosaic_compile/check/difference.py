@@ -73,10 +73,11 @@ class Difference:
         return int((self.ratio > 1).sum())
 
     def worst(self, count: int) -> tuple[Element, ...]:
-        """The elements farthest outside of the tolerance, or nearest to it; none that are equal."""
+        """The elements farthest outside of the tolerance; where none is, the ones nearest to it."""
         order = np.argsort(-self.ratio, axis=None, kind="stable")[:count]
         indices = [tuple(map(int, np.unravel_index(i, self.ratio.shape))) for i in order]
-        return tuple(self.element(i) for i in indices if self.error[i] > 0)
+        least = 0 if self.ok else 1
+        return tuple(self.element(i) for i in indices if self.ratio[i] > least)
 
     def element(self, index: Index) -> Element:
         error, expected = float(self.error[index]), self.expected[index]

@@ -135,7 +135,7 @@ def save_image(file: Path, difference: Difference, writes: Writes, output: str, 
         from matplotlib.figure import Figure
     except ImportError:
         raise UsageError(
-            "Matplotlib, which draws images, is not installed", "pip install 'mosaic-compile[image]'"
+            "Matplotlib, which draws the image, is not installed", "pip install 'mosaic-compile[image]'"
         ) from None
     shown = slice_of(difference, writes, output)
     figure = Figure(figsize=(8, 6), layout="constrained")

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from mosaic_compile.errors import UsageError
+from mosaic_compile.errors import MosaicError, UsageError
 
 from .case import Case
 from .difference import Difference, Element, relative_norm
@@ -23,13 +23,17 @@ WORST = 5  # elements that are listed
 
 @dataclass(frozen=True)
 class Row:
-    """One output (or all: "") of one way to run the kernel. difference: for "ok" and "differs"; reason: for the others."""
+    """One output (or all: "") of one way to run the kernel.
+
+    difference: for "ok" and "differs". reason: for "failed" and "absent"; error: for "failed".
+    """
 
     ran: str
     output: str
     status: Literal["ok", "differs", "failed", "absent"]
     difference: Difference | None = field(default=None, repr=False)
     reason: str = ""
+    error: MosaicError | None = field(default=None, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -58,9 +62,9 @@ class CheckReport:
 
     def lines(self, pictures: bool | None = None) -> list[Line]:
         """The report as lines of text with Rich's styles."""
-        shown = not self.ok if pictures is None else pictures
+        shown = any(row.status == "differs" for row in self.rows) if pictures is None else pictures
         lines = [*map(_plain, self._header()), [], *self._table(), *map(_plain, self._tolerances()), []]
-        lines.append(self._verdict())
+        lines += [self._verdict(), *self._failure()]
         for row in self._pictured() if shown else ():
             lines += [[], *self._where(row)]
         return lines
@@ -143,6 +147,11 @@ class CheckReport:
             ]
         return [("error", "bold red"), (f": {self.fault}", "")]
 
+    def _failure(self) -> list[Line]:
+        """Where in the kernel's text the first way that failed did so."""
+        error = next((row.error for row in self.rows if row.error is not None), None)
+        return [] if error is None else [[], *map(_plain, error.render().splitlines())]
+
     def _pictured(self) -> list[Row]:
         """The rows of the first way that went wrong; if all went well, the nearest to its tolerance for each output."""
         wrong = [row for row in self.rows if row.status == "differs"]
@@ -155,13 +164,12 @@ class CheckReport:
     def _where(self, row: Row) -> list[Line]:
         found = row.difference
         assert found is not None
-        total = found.ratio.size
         outside = (
-            f"{found.wrong} of {total} elements are" if found.wrong != 1 else f"1 of {total} elements is"
+            f"{found.wrong or 'none'} of {found.ratio.size} elements {'is' if found.wrong == 1 else 'are'}"
         )
         lines: list[Line] = [_plain(f"{row.ran}: {outside} outside of the tolerance of {row.output}")]
         if elements := found.worst(WORST):
-            titles = ("element", "got", "expected", "error", "ulp", "relative", "program", "written at")
+            titles = ("element", row.ran, "interpreter", "error", "ulp", "relative", "program", "written at")
             entries = [titles, *(_described(e, self.writes.of(row.output, e.index)) for e in elements)]
             lines += [_plain(f"  {line}") for line in aligned(entries)]
         return [*lines, [], *([("  ", ""), *line] for line in draw(found, self.writes, row.output))]

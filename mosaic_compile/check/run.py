@@ -36,7 +36,7 @@ def _rows(case: Case, executor: Executor, found: dict[str, Rounding]) -> tuple[l
     try:
         outputs = executor.run(case)
     except FAILURES as error:
-        return [Row(name, "", "failed", reason=error.message)], judge
+        return [Row(name, "", "failed", reason=error.message, error=error)], judge
     rows = []
     for output, rounding in found.items():
         difference = Difference(outputs[output], rounding.exact, tolerances[output])
