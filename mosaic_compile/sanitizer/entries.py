@@ -36,7 +36,7 @@ def _watched(entry: Entry, find: Find | None, inherit: Callable[..., Any] = unio
             return result
         origin = inherit(xs) if tainted else np.int64(0)
         for kind, mask in found:
-            origin = np.where(origin != 0, origin, _taint(op, env, kind, mask, values, result))
+            origin = np.maximum(origin, _taint(op, env, kind, mask, values, result))
         return with_origin(result, origin)
 
     return run
@@ -97,7 +97,7 @@ def _dot(op: Op, env: Env, *xs: Any) -> Any:
         columns = np.broadcast_to(origin_of(xs[1]), b.shape).max(-2, keepdims=True)
         origin = np.maximum(np.maximum(rows, columns), origin)
     for kind, mask in found:
-        origin = np.where(origin != 0, origin, _taint(op, env, kind, mask, (), result))
+        origin = np.maximum(origin, _taint(op, env, kind, mask, (), result))
     return with_origin(result, origin)
 
 
@@ -138,20 +138,18 @@ def _while(op: Op, env: Env, *carried: Any) -> Any:
     return REGISTRY[op.name](replace(op, regions=(checked, body)), env, *carried)
 
 
-_OVERLAP = ("tile.flatten", "tile.warp_specialize")
-
-
-def _overlaps(op: Op) -> bool:
-    """Whether a loop's iterations may overlap: its loads are issued early."""
-    return op.attributes.get("tile.num_stages", 1) > 1 or any(name in op.attributes for name in _OVERLAP)
+def _overlaps(op: Op, env: Env) -> bool:
+    """Whether a loop's iterations may overlap: its loads are issued early, or it is merged with a loop around it."""
+    asked = op.attributes.get("tile.num_stages", 1) > 1 or "tile.warp_specialize" in op.attributes
+    return asked or "tile.flatten" in op.attributes or any(loop.flat for loop in env.state.loops[-1:])
 
 
 def _for(op: Op, env: Env, *operands: Any) -> Any:
     bounds = [_decides(op, env, x, "takes the outcome as a loop's bound") for x in operands[:3]]
-    if not _overlaps(op):
+    if not _overlaps(op, env):
         return REGISTRY[op.name](op, env, *bounds, *operands[3:])
     (body,) = op.regions
-    with env.state.overlapping() as iterate:
+    with env.state.overlapping("tile.flatten" in op.attributes) as iterate:
 
         def next_iteration(env: Env, *arguments: Any) -> tuple[Any, ...]:
             iterate()

@@ -35,7 +35,11 @@ KINDS: dict[str, Kind] = {
         "never written",
         "an mc.Out array is written completely: let the grid cover it, or declare it mc.InOut where the rest is kept",
     ),
-    "nan": Kind("NaN", "keep the operands in the function's domain: mc.where or mc.maximum before it"),
+    "nan": Kind(
+        "NaN",
+        "keep operands in the function's domain, and numbers in the range of the type they are converted to: "
+        "mc.where, mc.maximum or mc.clamp before it",
+    ),
     "infinity": Kind("infinity", "scale the operands, compute in a wider type, or limit them with mc.clamp"),
     "overflow": Kind(
         "integer overflow",

@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
-# An id is rank << LANE_BITS | lane. Ranks count down, so that the maximum of two ids is the earlier mistake;
-# those of NaN and infinity, which matter only while the value is not finite, are below all others.
+# An id is rank << LANE_BITS | LAST_LANE - lane. Ranks count down, so that the maximum of two ids is the earlier
+# mistake, and of one mistake the first lane; ranks of NaN and infinity, which matter only while the value is not
+# finite, are below all others.
 LANE_BITS = 32
+LAST_LANE = (1 << LANE_BITS) - 1
 VALUE_RANK = 1 << 30
 FLOAT_RANK = 1 << 29
 FLOAT_IDS = np.int64((FLOAT_RANK + 1) << LANE_BITS)  # ids below this are those of NaN and infinity

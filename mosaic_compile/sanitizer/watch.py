@@ -16,7 +16,7 @@ from mosaic_compile.passes.places import frames_of
 
 from .report import Clipped, Finding, Program
 from .shadow import Shadow
-from .tainted import FLOAT_RANK, LANE_BITS, VALUE_RANK
+from .tainted import FLOAT_RANK, LANE_BITS, LAST_LANE, VALUE_RANK
 
 FLOAT_KINDS = frozenset({"nan", "infinity"})
 
@@ -32,10 +32,14 @@ class Mistake:
 
 @dataclass
 class Loop:
-    """A loop whose iterations may overlap, by the clock: when it began, and when its current iteration did."""
+    """A loop whose iterations may overlap, by the clock: when it began, and when its current iteration did.
+
+    flat: it is merged with the loops inside it.
+    """
 
     began: int
     iteration: int
+    flat: bool
 
 
 @dataclass
@@ -93,7 +97,7 @@ class Watch:
         rank = (FLOAT_RANK if kind in FLOAT_KINDS else VALUE_RANK) - len(self.mistakes)
         self.mistakes.append(Mistake(kind, op, text))
         lanes = np.arange(np.size(mask), dtype=np.int64).reshape(np.shape(mask))
-        return np.where(mask, (np.int64(rank) << LANE_BITS) + lanes, 0)[()]
+        return np.where(mask, (rank << LANE_BITS | LAST_LANE) - lanes, 0)[()]
 
     def blame(self, op: Op, origin: Any, use: Callable[[tuple[int, ...]], dict[str, Any]]) -> None:
         """Reports the mistakes in `origin`, where `op` makes use of the value.
@@ -110,7 +114,7 @@ class Watch:
 
             def example(mistake: Mistake = mistake, position: tuple[int, ...] = position) -> Finding:
                 fields = use(position)
-                what = mistake.text(int(origin[position] & ((1 << LANE_BITS) - 1)))
+                what = mistake.text(LAST_LANE - (int(origin[position]) & LAST_LANE))
                 outcome = fields.pop("message")
                 return Finding(
                     mistake.kind,
@@ -135,9 +139,9 @@ class Watch:
     # Loops.
 
     @contextmanager
-    def overlapping(self) -> Iterator[Callable[[], None]]:
+    def overlapping(self, flat: bool) -> Iterator[Callable[[], None]]:
         """A loop whose iterations may overlap; the value is to be called as each iteration begins."""
-        loop = Loop(self.clock + 1, self.clock + 1)
+        loop = Loop(self.clock + 1, self.clock + 1, flat)
         self.loops.append(loop)
 
         def iterate() -> None:

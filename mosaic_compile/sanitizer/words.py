@@ -11,7 +11,7 @@ from mosaic_compile.language.dtypes import DTYPES
 _SYMBOLS = {
     "add": "+", "sub": "-", "mul": "*", "divf": "/", "div": "//", "floordiv": "//", "rem": "%", "shl": "<<", "shr": ">>",
 }  # fmt: skip
-_NAMES = {"ceildiv": "cdiv"}
+_NAMES = {"ceildiv": "cdiv", "absi": "abs", "powf": "power"}
 _NAMES_OF_TYPES = {dtype.mlir: dtype.name for dtype in DTYPES.values() if dtype.kind != "uint"}
 
 
@@ -22,17 +22,21 @@ def computes(op: Op, kind: str, *values: Any) -> str:
     """
     *operands, result = values
     if op.name == "tile.dot":
-        return f"sums up a product of matrices to {result}" + _does_not_fit(op, kind)
+        product = "sums up a product of matrices"
+        return (
+            f"{product} that {_element(op)} does not hold" if kind == "overflow" else f"{product} to {result}"
+        )
     if op.name.endswith("ui") and op.name != "arith.fptoui":
         operands = [unsigned(x) for x in operands]
     given = [str(x) for x in operands]
     element = _element(op)
     if op.name in ("arith.fptosi", "arith.fptoui", "arith.truncf", "arith.extf"):
-        becomes = f", which becomes {result}" if kind != "conversion" else f", which {element} does not hold"
-        return f"converts {given[0]} to {element}{becomes}"
+        outcome = "which does not hold it" if kind == "conversion" else f"where it becomes {result}"
+        return f"converts {given[0]} to {element}, {outcome}"
     if kind in ("nan", "infinity"):
         return f"computes {_expression(op, given)} = {result}"
-    return f"computes {_expression(op, given)}{_does_not_fit(op, kind)}"
+    lost = f", which {element} does not hold" if kind == "overflow" else ""
+    return f"computes {_expression(op, given)}{lost}"
 
 
 def _expression(op: Op, given: list[str]) -> str:
@@ -42,14 +46,11 @@ def _expression(op: Op, given: list[str]) -> str:
     if symbol and dialect == "arith":
         left, right = given
         return f"{left} {symbol} {right}" if not right.startswith("-") else f"{left} {symbol} ({right})"
-    return f"{_NAMES.get(name, name.removesuffix('f'))}({', '.join(given)})"
+    return f"{_NAMES.get(name, name)}({', '.join(given)})"
 
 
 def _element(op: Op) -> str:
     text = op.results[0].text
-    element = text.removesuffix(">").rsplit("x", 1)[-1].removeprefix("tensor<")
-    return _NAMES_OF_TYPES.get(element, element)
-
-
-def _does_not_fit(op: Op, kind: str) -> str:
-    return f", which {_element(op)} does not hold" if kind == "overflow" else ""
+    element = text.removesuffix(">").rsplit("x", 1)[-1]
+    name = _NAMES_OF_TYPES.get(element, element)
+    return f"u{name.removeprefix('i')}" if op.name == "arith.fptoui" else name
