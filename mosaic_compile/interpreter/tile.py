@@ -157,7 +157,9 @@ def multiply(a: np.ndarray, b: np.ndarray, dtype: np.dtype[Any], precision: str)
     if precision == "tf32x3":
         high_a, high_b = to_tf32(a), to_tf32(b)
         low_a, low_b = to_tf32(a - high_a), to_tf32(b - high_b)
-        return np.matmul(low_a, high_b) + np.matmul(high_a, low_b) + np.matmul(high_a, high_b)
+        corrections = np.matmul(low_a, high_b) + np.matmul(high_a, low_b)
+        # The low part of an infinity is NaN; the product of the high parts says all there is to say.
+        return np.where(np.isnan(corrections), 0, corrections) + np.matmul(high_a, high_b)
     return np.matmul(a, b)
 
 

@@ -75,7 +75,8 @@ def same(actual: Any, wanted: Any) -> None:
     if not _is_float(actual):
         np.testing.assert_array_equal(actual, wanted)
         return
-    a, w = actual.astype(np.float64), wanted.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        a, w = actual.astype(np.float64), wanted.astype(np.float64)
     good = np.where(np.isnan(w), np.isnan(a), (a == w) & (np.signbit(a) == np.signbit(w)))
     assert good.all(), f"{a[~good][:5]} instead of {w[~good][:5]}, {np.count_nonzero(~good)} in all"
 

@@ -189,8 +189,8 @@ def atomic_add(array: Any, index: Any, value: Any = None, *, offset: Any = None)
     """Adds a tile to the block of `array` at `index` (or `offset`), each element atomically; clipped as
     mc.store.
 
-    f32, f16, bf16, f64, i32 and i64. The order in which programs add is not fixed: floating-point sums differ
-    in rounding.
+    f64, f32, f16, bf16, i64, i32 and u32. The order in which programs add is not fixed: floating-point sums
+    differ in rounding.
     """
     array, value = _store_arguments("mc.atomic_add", array, index, value, offset)
     _check_atomic("mc.atomic_add", array)
