@@ -229,6 +229,8 @@ def _run_kernels(options: argparse.Namespace) -> int:
     """--check and --sanitize."""
     from .check.inputs import Wanted
 
+    if options.target is not None:
+        targets.find(options.target)
     settings = Settings(
         _settings(options.set), *_shapes(options.shape), frozenset(options.arrays), scalars=True
     )
@@ -328,7 +330,7 @@ def _check(
 ) -> None:
     """What is wrong whatever the kernels say; raises UsageError."""
     names = [s.name for s in pipeline(compilation)]
-    allowed = [*names, *(["sass"] if compilation.target.vendor == "cuda" else [])]
+    allowed = [*names, *(["sass"] if targets.is_nvidia(compilation.target) else [])]
     first = next(iter(kernels))
     if options.emit is not None and options.emit not in allowed:
         raise UsageError(
@@ -454,8 +456,8 @@ def _print_artifact(name: str, spec: Specialization, outcome: Outcome) -> None:
     kind = Path(manifest["files"]["binary"]).suffix[1:]
     print(f"{name} for {manifest['target']}{': ' if settings else ''}{settings}")
     print(
-        f"  grid ({', '.join(map(_bare, manifest['grid']))}), {manifest['threads']} threads, "
-        f"{manifest['shared_memory']} bytes of shared memory, {kind} of {len(outcome.artifact.binary)} bytes"
+        f"  grid ({', '.join(map(_bare, manifest['grid']))}), {targets.describe(manifest)}, "
+        f"{kind} of {len(outcome.artifact.binary)} bytes"
     )
 
 
@@ -523,10 +525,8 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _print_targets() -> None:
-    rows = [
-        (t.name, t.description, t.backend, f"{t.shared_memory // 1024} KiB") for t in targets.TARGETS.values()
-    ]
-    print(_table([("target", "machine", "back end", "shared memory"), *rows]))
+    rows = [(t.name, t.description, t.backend, targets.resources(t)) for t in targets.TARGETS.values()]
+    print(_table([("target", "machine", "back end", "resources"), *rows]))
 
 
 def _own_options(pass_: Any) -> list[tuple[str, Any]]:
