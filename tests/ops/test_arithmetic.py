@@ -445,3 +445,12 @@ def test_numbers_beside_tiles(name):
                 same(actual, function(left, right))
             else:
                 same(actual, wrapped(function(integers(left), integers(right)), dtype))
+
+
+@checks("Tile.__rpow__")
+def test_other_powers_say_how():
+    with pytest.raises(mc.MosaicError, match=r"mc\.exp2\(b \* mc\.log2\(a\)\)"):
+        apply(lambda x: 2**x, np.ones(3, np.float32))
+    for exponent in (-1, 0.25):
+        with pytest.raises(mc.MosaicError, match="compile-time exponent"):
+            apply(lambda x: x**exponent, np.ones(3, np.float32))  # noqa: B023 - called here
