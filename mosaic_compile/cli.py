@@ -67,8 +67,8 @@ def parser() -> argparse.ArgumentParser:
         prog="mosaic-compile",
         usage="mosaic-compile FILE [--target T] [--kernel NAME] [-o DIR] [option …]",
         description="Compiles the kernels in a Python file for a GPU, with none present.",
-        epilog="Exit codes: 0; 1 for a mistake in the kernel file or a limit of the target; 2 for a mistake on the "
-        "command line or a folder that cannot be written.",
+        epilog="Exit codes: 0; 1 for a mistake in the kernel file, also one that --check or --sanitize finds, or a "
+        "limit of the target; 2 for a mistake on the command line or a folder that cannot be written.",
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
     )

@@ -64,8 +64,8 @@ class Difference:
 
     @property
     def relative(self) -> float:
-        """||got - expected|| / ||expected||, Euclidean, over elements that are finite in both."""
-        return relative_norm(self.error, self.expected)
+        """||got - expected|| / ||expected||, Euclidean, of the elements about which the tolerance says something."""
+        return relative_norm(self.error, self.expected, np.isfinite(self.tolerance))
 
     @property
     def wrong(self) -> int:
@@ -89,15 +89,15 @@ class Difference:
             _python(expected),
             error,
             error / unit if unit else np.inf,
-            error / size if size else np.inf,
+            error / size if size and np.isfinite(error) else np.inf,
         )
 
 
-def relative_norm(error: np.ndarray, expected: np.ndarray) -> float:
-    """The norm of finite errors relative to that of the finite values; infinite if something is off where all is zero."""
+def relative_norm(error: np.ndarray, expected: np.ndarray, chosen: np.ndarray) -> float:
+    """The norm of the chosen errors relative to that of the values there which are finite."""
     values = wide(expected.astype(np.int8) if expected.dtype == ml_dtypes.int4 else expected)
-    finite = np.isfinite(error) & np.isfinite(values)
-    part, whole = np.linalg.norm(error[finite]), np.linalg.norm(values[finite].astype(np.float64))
+    part = np.linalg.norm(error[chosen])
+    whole = np.linalg.norm(values[chosen & np.isfinite(values)].astype(np.float64))
     return float(part / whole) if whole else float(np.inf if part else 0.0)
 
 

@@ -100,7 +100,7 @@ class CheckReport:
         for name, rounding in self.roundings.items():
             finite = np.isfinite(rounding.error)
             largest = float(rounding.error.max(initial=0.0, where=finite))
-            relative = relative_norm(rounding.error, rounding.exact)
+            relative = relative_norm(rounding.error, rounding.exact, finite)
             entries.append(("rounding", name, short(largest), short(relative), "", ""))
             styles.append("dim")
         for row in self.rows:
@@ -200,7 +200,7 @@ def _described(element: Element, write: Write | None) -> tuple[str, ...]:
     index = f"[{', '.join(map(str, element.index))}]"
     values = (number(element.got), number(element.expected))
     errors = (short(element.error), short(element.ulps), short(element.relative))
-    writer = ("none", "") if write is None else (str(write.program), _written_at(write))
+    writer = ("none", "nowhere") if write is None else (str(write.program), _written_at(write))
     return (index, *values, *errors, *writer)
 
 
