@@ -74,15 +74,16 @@ def test_philox(dtype):
 
 
 def test_as_xla():
-    """What JAX's "rbg" keys are made of: the same words for the same key and counter."""
+    """What JAX's "rbg" keys are made of: the same words for the same key and counter, of which XLA's upper half is the key."""
     jax = pytest.importorskip("jax")
     key, start = np.array([3, 0x9ABCDEF0], np.uint32), 2**32 - 3  # the counter's low word overflows
     state = np.array([*key, start % 2**32, start >> 32], np.uint32)
     algorithm = jax.lax.RandomAlgorithm.RNG_PHILOX
-    _, wanted = jax.lax.rng_bit_generator(state, (4 * 8,), np.uint32, algorithm)
+    _, wanted = jax.lax.rng_bit_generator(state, (32,), np.uint32, algorithm)
     counters = [start + i for i in range(8)]
     low, high = (np.array([c >> shift & 0xFFFFFFFF for c in counters], np.uint32) for shift in (0, 32))
-    actual = apply(lambda a, b: mc.philox((a, b, 0, 0), tuple(map(int, key))), low, high)
+    words = tuple(map(int, key))
+    actual = apply(lambda a, b: mc.philox((a, b, *words), words), low, high)
     same(np.stack(actual, 1).ravel(), np.asarray(wanted))
 
 
