@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import linecache
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -28,10 +28,11 @@ class Mismatch(AssertionError):
     """A program means something else after a step of the compiler than before, or the step fails."""
 
 
-def check(program: Program, target: str) -> None:
+def check(program: Program, target: str, passes: Sequence[Any] | None = None) -> None:
     """Compares a program's NumPy meaning with what the interpreter makes of it after every step to `target`'s tt IR.
 
-    Raises Mismatch with the kernel, the step after which it differs, and the first elements that do.
+    passes: on the tile stage, instead of the target's and the lowering. Raises Mismatch with the kernel, the step
+    after which it differs, and the first elements that do.
     """
     wanted = arguments(program)
     evaluate(program, wanted)
@@ -62,14 +63,15 @@ def check(program: Program, target: str) -> None:
         compare("as traced", interpret)
         before = str(module)
         tile_stage, tt_stage = targets.stages(targets.find(target))[:2]
-        for pass_ in tile_stage.passes:
+        for pass_ in tile_stage.passes if passes is None else passes:
             guarded(pass_.name, partial(_run, pass_, module))
             if (after := str(module)) != before:
                 compare(f"after {pass_.name} ({target})", interpret)
                 before = after
-        for pass_ in tt_stage.passes:
-            guarded(pass_.name, partial(_run, pass_, module))
-        compare(f"after the lowering to tt ({target})", lowered)
+        if passes is None:
+            for pass_ in tt_stage.passes:
+                guarded(pass_.name, partial(_run, pass_, module))
+            compare(f"after the lowering to tt ({target})", lowered)
 
 
 @contextmanager

@@ -11,9 +11,14 @@ import numpy as np
 from .program import DTYPES, Program
 
 
-def make(dtype: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """An array of an element type (by name) and a shape; the same for the same seed."""
+def make(dtype: str, shape: tuple[int, ...], seed: int, small: bool = False) -> np.ndarray:
+    """An array of an element type (by name) and a shape; the same for the same seed.
+
+    small: only whole numbers from -3 to 3, whose sums of products are exact.
+    """
     rng, type_ = np.random.default_rng(seed), DTYPES[dtype]
+    if small:
+        return rng.integers(-3, 4, shape).astype(type_)
     if dtype == "bool":
         return rng.integers(0, 2, shape).astype(bool)
     rare = rng.random(shape) < 0.1
@@ -30,4 +35,6 @@ def make(dtype: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
 def arguments(program: Program) -> dict[str, np.ndarray]:
     """The arrays that a program is run on, by name."""
     described = enumerate(zip(program.arrays, program.shapes))
-    return {array.name: make(array.dtype, shape, program.seed + n) for n, (array, shape) in described}
+    return {
+        array.name: make(array.dtype, shape, program.seed + n, array.small) for n, (array, shape) in described
+    }

@@ -45,6 +45,7 @@ from .program import (
     Iota,
     Literal,
     Load,
+    Node,
     NumPrograms,
     Permute,
     Place,
@@ -77,6 +78,7 @@ SAME_WIDTH = {name: [o for o in DTYPES if o != name and DTYPES[o].itemsize == DT
                      and o not in ("bool", *STORED)] for name in COMPUTED if name != "bool"}  # fmt: skip
 MAX_TILE = 512  # elements
 MAX_DEPTH = 3
+MAX_STATEMENTS = 14
 I32 = Type("i32")
 BOOL = Type("bool")
 
@@ -136,6 +138,7 @@ class Generator:
     home: dict[str, tuple[Owned, ...]] = field(
         default_factory=dict
     )  # arrays that programs write, and whose part
+    places: list[tuple[Place, Type]] = field(default_factory=list)  # of blocks in them
     earlier: list[Expr] = field(default_factory=list)  # that may be computed again
     grid_axes: int = 1
     names: int = 0
@@ -188,8 +191,15 @@ class Generator:
 
     # Expressions.
 
+    def group(self, function: Callable[..., T], *arguments: Any) -> T:
+        """What a function draws, as choices that belong together: Hypothesis leaves them out as a whole."""
+        return self.draw(_drawn_by(self, function, *arguments))
+
     def tile(self, type_: Type, depth: int) -> Expr:
         """An expression of a type."""
+        return self.group(self.expression, type_, depth)
+
+    def expression(self, type_: Type, depth: int) -> Expr:
         if depth <= 0:
             return self.leaf(type_)
         if self.chance(12) and (again := self.again(type_)) is not None:
@@ -202,12 +212,12 @@ class Generator:
 
     def again(self, type_: Type) -> Expr | None:
         """What was computed before, whose variables may have changed since."""
-        known = {v.var for v in self.scope.values()}
-        fitting = [
-            e for e in self.earlier
-            if e.type == type_ and all(n in known for n in e.walk() if isinstance(n, (Var, StaticIndex)))
-        ]  # fmt: skip
+        fitting = [e for e in self.earlier if e.type == type_ and self.in_scope(e)]
         return self.pick(fitting[-8:]) if fitting else None
+
+    def in_scope(self, node: Node) -> bool:
+        known = {v.var for v in self.scope.values()}
+        return all(n in known for n in node.walk() if isinstance(n, (Var, StaticIndex)))
 
     def variables(self, type_: Type) -> list[Expr]:
         return [v.var for v in self.scope.values() if v.var.type == type_]
@@ -472,6 +482,8 @@ class Generator:
             return op(
                 "where", op(">", self.tile(type_, depth), lit(0.0, dtype)), lit(2.0, dtype), lit(1.0, dtype)
             )
+        if type_.shape and self.chance(60):
+            return self.load_small(type_)
         if self.chance(60):
             return small_float(self.tile(type_, depth))
         return Convert(op("&", self.tile(Type("i32", type_.shape), depth), lit(7)), dtype)
@@ -526,7 +538,8 @@ class Generator:
         source = self.pick(("i32", *SUMMED_IN_I32)) if dtype == "i32" and name.startswith("cum") else dtype
         return Scan(name, (self.exact(Type(source, shape), depth, name),), axis, reverse)
 
-    def product(self, type_: Type, depth: int) -> Expr:
+    def product(self, type_: Type, depth: int, acc: Expr | None = None) -> Expr:
+        """A matrix product, with something added to it: acc, if it is given."""
         (m, n), dtype = type_.shape, type_.dtype
         source = self.pick(
             {"f32": ("bf16", "f16", "f32"), "f16": ("f16",), "f64": ("f64",), "i32": ("i8",)}[dtype]
@@ -534,12 +547,13 @@ class Generator:
         k = 32 if source == "i8" else 16
         a, b = (self.exact(Type(source, shape), depth, "sum") for shape in ((m, k), (k, n)))
         precision = self.pick(("ieee", "tf32", "tf32x3")) if source == "f32" else "ieee"
-        match self.number(3):
-            case 0:
+        if acc is None:
+            if self.chance(30):
                 return Dot(a, b, None, dtype, precision)
-            case 1:
-                return Dot(a, b, self.tile(type_, depth), dtype, precision)
-        return op("+", Dot(a, b, None, dtype, precision), self.tile(type_, depth))
+            acc = self.tile(type_, depth)
+        if self.chance(40):
+            return op("+", Dot(a, b, None, dtype, precision), acc)
+        return Dot(a, b, acc, dtype, precision)
 
     # Indices.
 
@@ -601,17 +615,33 @@ class Generator:
     # Memory.
 
     def load(self, type_: Type, depth: int) -> Expr:
+        accessed = [p for p, t in self.places if t == type_ and self.in_scope(p)]
+        if accessed and self.chance(50):
+            return Load(self.pick(accessed[::-1]), type_, self.pad(type_.dtype))
         owned = [a for a in self.arrays if a.name in self.home and a.dtype == type_.dtype]
         if owned and self.chance(50):
             place = self.owned_place(self.pick(owned), type_.shape)
             if place is not None:
                 return Load(place, type_, self.pad(type_.dtype))
-        array = self.read_array(type_.dtype, len(type_.shape))
+        return self.block_of(self.read_array(type_.dtype, len(type_.shape)), type_, self.pad(type_.dtype))
+
+    def block_of(self, array: Array, type_: Type, pad: bool | int | float) -> Load:
+        """A block of a view of an array."""
         view = self.view(array, len(type_.shape))
         dims = array.dims[len(view.point) :]
         in_elements = self.chance(40)
         starts = tuple(self.index(dims[a], e, in_elements) for a, e in zip(view.order, type_.shape))
-        return Load(Place(view, starts, in_elements), type_, self.pad(type_.dtype))
+        return Load(Place(view, starts, in_elements), type_, pad)
+
+    def load_small(self, type_: Type) -> Expr:
+        """A block of an array of small whole numbers, perhaps transposed."""
+        order = self.order(len(type_.shape))
+        shape = [0] * len(order)
+        for axis, extent in zip(order, type_.shape):
+            shape[axis] = extent
+        array = self.read_array(type_.dtype, len(shape), small=True)
+        block = self.block_of(array, Type(type_.dtype, tuple(shape)), 0.0)
+        return block if block.type == type_ and order == tuple(range(len(order))) else Permute(block, order)
 
     def pad(self, dtype: str) -> bool | int | float:
         if dtype == "bool":
@@ -620,15 +650,15 @@ class Generator:
             return self.pick((0.0, 0.0, 0.0, -1.5, float("-inf"))) if dtype in FLOATS else 0.0
         return self.pick((0, 0, 0, 1, 7))
 
-    def read_array(self, dtype: str, rank: int) -> Array:
+    def read_array(self, dtype: str, rank: int, small: bool = False) -> Array:
         """An array that the kernel does not write, with at least as many dimensions."""
-        known = [a for a in self.arrays if a.dtype == dtype and len(a.dims) >= rank and a.access != "Out"
-                 and a.name[0] == "a"]  # fmt: skip
+        prefix = "c" if small else "a"
+        known = [a for a in self.arrays if a.dtype == dtype and len(a.dims) >= rank and a.name[0] == prefix]
         if known and (len(self.arrays) > 5 or not self.chance(30)):
             return self.pick(known)
         rank = min(3, rank + (1 if self.chance(20) else 0))
         dims = tuple(self.pick((*self.sizes, 24, 5)) for _ in range(rank))
-        array = Array(self.name("a"), dtype, dims, self.pick(("", "In")))
+        array = Array(self.name(prefix), dtype, dims, self.pick(("", "In")), small)
         self.arrays.append(array)
         return array
 
@@ -720,13 +750,14 @@ class Generator:
 
     # Statements.
 
-    def block(self, depth: int, most: int = 3) -> Block:
+    def block(self, depth: int, most: int = 4) -> Block:
         result: list[Statement] = []
-        for _ in range(1 + self.number(most)):
-            if self.statements > 14:
+        for _ in range(most):
+            # A choice before each statement, so that any can be left out.
+            if self.statements >= MAX_STATEMENTS or not self.number(6):
                 break
             self.statements += 1
-            result += self.statement(depth)
+            result += self.group(self.statement, depth)
         return tuple(result)
 
     def statement(self, depth: int) -> Block:
@@ -739,9 +770,10 @@ class Generator:
             (1, self.scatter_add),
         ]
         if self.owned:
-            rules += [(4, self.store), (1, self.scatter)]
+            rules += [(4, self.store), (3, self.update), (1, self.scatter)]
         if depth:
             rules += [
+                (1, self.accumulation),
                 (6, self.for_),
                 (4, self.if_),
                 (2, self.while_),
@@ -797,12 +829,37 @@ class Generator:
         self.scope[name] = Variable(Var(name, I32), small=True)
         return Assign(name, start)
 
-    def store(self, depth: int) -> Block:
+    def own_block(self) -> tuple[Place, Type]:
+        """A block that this program owns; often one that was accessed before."""
+        known = [(p, t) for p, t in self.places if self.in_scope(p)]
+        if known and self.chance(60):
+            return self.pick(known[::-1])
         array = self.home_array()
-        shape = self.owned_shape(array)
-        place = self.owned_place(array, shape)
+        type_ = Type(array.dtype, self.owned_shape(array))
+        place = self.owned_place(array, type_.shape)
         assert place is not None
-        return (Store(place, self.stored(Type(array.dtype, shape), MAX_DEPTH - 1)),)
+        self.places.append((place, type_))
+        return place, type_
+
+    def store(self, depth: int) -> Block:
+        place, type_ = self.own_block()
+        return (Store(place, self.stored(type_, MAX_DEPTH - 1)),)
+
+    def update(self, depth: int) -> Block:
+        """A block of its own is read, changed and written back."""
+        place, type_ = self.own_block()
+        dtype, shape = type_.dtype, type_.shape
+        source = Load(place, type_, False if dtype == "bool" else 0.0 if is_float(dtype) else 0)
+        if dtype == "bool":
+            return (Store(place, op("^", source, self.tile(type_, 1))),)
+        if dtype in STORED:
+            changed = op("+", Convert(source, "f32"), self.tile(Type("f32", shape), 1))
+            return (Store(place, Convert(changed, dtype)),)
+        name = self.name("x")
+        self.scope[name] = Variable(Var(name, source.type))
+        changed = op(self.pick(("+", "-", "maximum")), Var(name, source.type), self.operand(source.type, 1))
+        self.earlier.append(source)
+        return (Assign(name, source), Store(place, changed))
 
     def stored(self, type_: Type, depth: int) -> Expr:
         if type_.dtype in STORED:
@@ -896,13 +953,25 @@ class Generator:
             body = (*self.block(depth - 1), *self.reassignment(0))
         return (*before, For(name, start, stop, step, body))
 
+    def accumulation(self, depth: int) -> Block:
+        """The loop of a matrix product, over the blocks of a dimension or some of them."""
+        acc = Var(self.name("x"), Type(self.pick(("f32", "f32", "i32", "f16", "f64")), (16, 16)))
+        before = self.assign(acc.name, self.constant(acc.type))
+        name = self.name("i")
+        extent = 32 if acc.type.dtype == "i32" else 16
+        blocks = op("minimum", op("cdiv", self.dimension("K"), lit(extent)), lit(3))
+        with self.nested():
+            self.scope[name] = Variable(Var(name, I32), ("K", extent), small=True, fixed=True)
+            body = (*self.block(depth - 1, 1), Assign(acc.name, self.product(acc.type, 1, acc)))
+        return (before, For(name, 0, blocks, 1, body))
+
     def static_for(self, depth: int) -> Block:
         name = self.name("j")
         count = 1 + self.number(3)
         outer = self.changeable()
         with self.nested():
             self.scope[name] = Variable(StaticIndex(name), small=True, fixed=True)
-            body = (*self.block(depth - 1, 2), *(self.reassignment(0) if outer else ()))
+            body = (*self.block(depth - 1, 3), *(self.reassignment(0) if outer else ()))
         return (StaticFor(name, count, body),)
 
     def while_(self, depth: int) -> Block:
@@ -915,7 +984,7 @@ class Generator:
                 self.pick(("and", "&")), condition, op("<", self.tile(I32, 1), lit(self.number(9)))
             )
         with self.nested():
-            body = (*self.block(depth - 1, 2), *self.reassignment(0))
+            body = (*self.block(depth - 1, 3), *self.reassignment(0))
         return (before, While(condition, (*body, Assign(counter.name, op("+", counter, lit(1))))))
 
     def branches(self, depth: int) -> tuple[Block, Block]:
@@ -925,7 +994,7 @@ class Generator:
         results = []
         for number in range(2):
             with self.nested():
-                body = self.block(depth - 1, 2) if number == 0 or self.chance(60) else ()
+                body = self.block(depth - 1, 3) if number == 0 or self.chance(60) else ()
                 if type_ is not None:
                     body = (*body, Assign(shared, self.tile(type_, MAX_DEPTH - 1)))
             results.append(body)
@@ -965,7 +1034,7 @@ class Generator:
                 self.scope[var.name] = Variable(var, (dim, extent), small=True, fixed=True)
 
         def rest() -> Block:
-            return self.block(2, 5)
+            return self.block(2, 7)
 
         kind = self.number(6)
         dims = ("Z", "M", "N") if kind == 3 else ("M", "N")
@@ -999,13 +1068,13 @@ class Generator:
                 def loop() -> Block:
                     with self.nested():
                         own(("M", m, bm))
-                        body = self.block(1, 3)
+                        body = self.block(1, 4)
                         self.owned = ()
                     count = op("cdiv", Dim("a0", 0), lit(bm))
                     return (
-                        *self.block(0, 2),
+                        *self.block(0, 3),
                         For("m", ProgramId(0), count, NumPrograms(0), body),
-                        *self.block(1, 2),
+                        *self.block(1, 3),
                     )
 
                 return (str(1 + self.number(3)),), (), loop
@@ -1070,6 +1139,15 @@ def converted(x: Expr, dtype: str) -> Expr:
         number_ = op("where", op("==", x, x), x, lit(0.0, source))
         x = op("clamp", number_, lit(float(low), source), lit(float(high), source))
     return x if source == dtype else Convert(x, dtype)
+
+
+@st.composite
+def _drawn_by(draw: Any, generator: Generator, function: Callable[..., T], *arguments: Any) -> T:
+    outer, generator.draw = generator.draw, draw
+    try:
+        return function(*arguments)
+    finally:
+        generator.draw = outer
 
 
 @st.composite

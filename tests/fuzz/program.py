@@ -732,12 +732,16 @@ class Scatter(Statement):
 
 @dataclass(frozen=True)
 class Array(Node):
-    """A parameter; `access` is "In", "Out", "InOut" or, where the kernel's own loads and stores say, ""."""
+    """A parameter; `access` is "In", "Out", "InOut" or, where the kernel's own loads and stores say, "".
+
+    small: whether it holds whole numbers from -3 to 3 only.
+    """
 
     name: str
     dtype: str
     dims: tuple[str | int, ...]
     access: str
+    small: bool = False
 
     @property
     def text(self) -> str:
@@ -800,7 +804,7 @@ class Program(Node):
     def text(self) -> str:
         """A file that runs the kernel on the same arrays and prints what it wrote."""
         arrays = [
-            f"    {array.name} = make({array.dtype!r}, {shape}, {self.seed + number})"
+            f"    {array.name} = make({array.dtype!r}, {shape}, {self.seed + number}{', small=True' if array.small else ''})"
             for number, (array, shape) in enumerate(zip(self.arrays, self.shapes))
         ]
         scalars = [f"    {s.name} = {Literal(s.value, s.dtype).bare}" for s in self.scalars]
@@ -809,8 +813,8 @@ class Program(Node):
         promised = ", ".join(f"{name} by {multiple}" for name, multiple in self.multiples if multiple > 1)
         return "\n".join(
             [
-                f"# Run from the repository's folder. {self.programs} programs; sizes that are promised to be divisible:",
-                f"# {promised or 'none'}.",
+                "# Run in the repository's folder: PYTHONPATH=. python FILE",
+                f"# {self.programs} programs; promised to be divisible: {promised or 'nothing'}.",
                 "import mosaic_compile as mc",
                 "from tests.fuzz.data import make",
                 "",
