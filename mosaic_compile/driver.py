@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from . import cache, targets
-from .artifact import FORMAT, TENSOR_MAP_TYPES, Artifact
+from .artifact import FORMAT, Artifact
 from .dump import Dump, problem
 from .errors import MosaicError, OverrideError, TargetLimitError, UsageError
 from .frontend import trace
@@ -24,7 +24,7 @@ from .mlir import ir
 from .passes import Pass
 from .passes.choose_memory_path import check_paths
 from .stages import PassStage, Session, Stage
-from .targets import Target
+from .targets import GpuTarget, Target
 
 T = TypeVar("T")
 
@@ -190,7 +190,7 @@ def _run_stages(
         if stage.name == compilation.until:
             break
     artifact = (
-        _artifact(kernel, spec, compilation, session, stages, results, signature)
+        _artifact(kernel, spec, compilation, session, results, signature)
         if len(results) == len(stages)
         else None
     )
@@ -208,7 +208,8 @@ def _override(stage: Stage, file: Path, state: Any, session: Session) -> Any:
         raise UsageError(reason, "give the path of an edited IR file") from None
     except UnicodeDecodeError:
         raise OverrideError(f"'{file}' is not text", f"give what --emit {stage.name} wrote, edited") from None
-    if stage.name == "tile":
+    session.edited = True
+    if stage.name == "tile" and isinstance(session.target, GpuTarget):
         check_paths(state, session.target.name, session.target.tma)
     if session.recorder is not None:
         text = stage.write(state)
@@ -242,91 +243,41 @@ def _artifact(
     spec: Specialization,
     compilation: Compilation,
     session: Session,
-    stages: tuple[Stage, ...],
     results: Mapping[str, str | bytes],
     signature: Mapping[str, Any],
 ) -> Artifact:
-    from .backends.triton import disassemble
-
-    target, metadata = session.target, session.metadata
-    binary_stage, text_stage = stages[-1], stages[-2]
-    binary = results[binary_stage.name]
-    assert isinstance(binary, bytes)
+    """What every back end says of a kernel in its manifest, made whole by the target's own."""
     if not signature:
         raise OverrideError(
-            "the function has lost its attribute mosaic.arguments", "keep the attributes of tt.func"
+            "the function has lost its attribute mosaic.arguments", "keep the attributes of the function"
         )
-    if metadata["shared"] > target.shared_memory:
-        raise TargetLimitError(
-            f"'{kernel.name}' needs {metadata['shared']} bytes of shared memory, {target.name} has {target.shared_memory}",
-            "use smaller tiles or fewer stages: --set BM=64, --set num_stages=2",
-            (kernel.span,),
-        )
-    if session.recorder is not None and (sass := disassemble(binary, target)) is not None:
-        session.recorder.record("sass", "nvdisasm", "sass", sass, None)
-    names = {
-        "binary": f"{kernel.name}.{binary_stage.extension}",
-        "assembly": f"{kernel.name}.{text_stage.extension}",
-    }
-    parameters = _parameters(kernel, spec, signature["parameters"], metadata)
-    manifest = {
+    about = {
         "format": FORMAT,
-        **_about(kernel, spec, target),
+        **_about(kernel, spec, session.target),
         "doc": inspect.cleandoc(kernel.function.__doc__ or ""),
-        "backend": target.backend,
-        "entry": metadata["name"],
+        "backend": session.target.backend,
         "grid": signature["grid"],
-        "threads": metadata["num_warps"] * target.warp_size,
-        "cluster": metadata.get("num_ctas", 1),
-        "shared_memory": metadata["shared"],
-        "scratch": {
-            kind: {
-                "bytes_per_program": metadata.get(f"{kind}_scratch_size", 0),
-                "align": metadata.get(f"{kind}_scratch_align", 1),
-            }
-            for kind in ("global", "profile")
-        },
         "arguments": [p.name for p in kernel.signature.params if _is_passed(p, spec)],
-        "parameters": parameters,
+        "parameters": _with_defaults(kernel, signature["parameters"]),
         "arrays": _arrays(kernel, spec, signature["access"]),
-        "files": names,
         "overrides": {stage: str(file) for stage, file in compilation.overrides.items()},
-        "versions": versions(target),
+        "versions": versions(session.target),
     }
-    assembly = results[text_stage.name]
-    files = {
-        names["binary"]: binary,
-        names["assembly"]: assembly.encode() if isinstance(assembly, str) else assembly,
-    }
-    return Artifact(manifest, files)
+    try:
+        return targets.backend(session.target).package(about, results, session)
+    except TargetLimitError as error:
+        raise error.at((kernel.span,)) from None
+
+
+def _with_defaults(kernel: Kernel, parameters: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The compiled function's parameters, with what a call that leaves a scalar out passes."""
+    defaults = {p.name: p.default for p in kernel.signature.params if isinstance(p, ScalarParam)}
+    return [p | {"default": defaults[p["name"]]} if p["kind"] == "scalar" else p for p in parameters]
 
 
 def _is_passed(param: Param, spec: Specialization) -> bool:
     """Whether a launch takes a value for it: neither a constant nor an optional array that is left out."""
     return spec.has(param) if isinstance(param, ArrayParam) else isinstance(param, ScalarParam)
-
-
-def _parameters(
-    kernel: Kernel, spec: Specialization, described: list[dict[str, Any]], metadata: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """The compiled function's parameters in order; Triton adds two pointers to scratch memory behind our own."""
-    dtypes = {p.name: spec.dtype_of(p).name for p in kernel.signature.arrays}
-    defaults = {p.name: p.default for p in kernel.signature.params if isinstance(p, ScalarParam)}
-    descriptors = iter(metadata.get("tensordesc_meta") or [])
-    result = []
-    for parameter in described:
-        if parameter["kind"] == "descriptor":
-            extra = next(descriptors, None) or {}
-            parameter = parameter | {
-                "swizzle": extra.get("swizzle"),
-                "element_type": TENSOR_MAP_TYPES[dtypes[parameter["array"]]],
-                "box": list(extra.get("block_size", parameter["box"])),
-                "tile": parameter["box"],
-            }
-        elif parameter["kind"] == "scalar":
-            parameter = parameter | {"default": defaults[parameter["name"]]}
-        result.append(parameter)
-    return [*result, {"kind": "scratch", "name": "global"}, {"kind": "scratch", "name": "profile"}]
 
 
 def _arrays(kernel: Kernel, spec: Specialization, access: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -355,7 +306,7 @@ def versions(target: Target) -> dict[str, str]:
     packages = {
         "mosaic-compile": "mosaic-compile",
         "torch-mlir": "torch-mlir",
-        target.backend: target.backend,
+        **{package: package for package in targets.backend(target).PACKAGES},
     }
     found = {}
     for name, package in packages.items():

@@ -36,7 +36,10 @@ class Recorder(Protocol):
 
 @dataclass
 class Session:
-    """One compilation: what is asked, what a back end keeps between its stages, how long each step took."""
+    """One compilation: what is asked, what a back end keeps between its stages, how long each step took.
+
+    edited: whether a stage's result came from a file, so that it may be anything that parses.
+    """
 
     target: Target
     options: Mapping[str, Any]
@@ -44,6 +47,7 @@ class Session:
     metadata: dict[str, Any] = field(default_factory=dict)
     tools: dict[str, Any] = field(default_factory=dict)
     timings: list[tuple[str, str, float]] = field(default_factory=list)  # stage, step, milliseconds
+    edited: bool = False
 
     @contextmanager
     def timed(self, stage: str, step: str) -> Iterator[None]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import importlib
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +14,22 @@ from typing import Any
 
 from .errors import UnknownTargetError, UsageError
 
+KIB = 1024
+
 
 @dataclass(frozen=True)
 class Target:
-    """A machine. `arch` is the back end's own name for it; sizes are in bytes."""
+    """A machine; sizes are in bytes."""
 
     name: str
     description: str
     backend: str
+
+
+@dataclass(frozen=True)
+class GpuTarget(Target):
+    """A GPU. `arch` is the back end's own name for it."""
+
     vendor: str
     arch: int | str
     warp_size: int
@@ -28,17 +39,32 @@ class Target:
     fp8: bool = True  # conversions to and from f8e4m3 and f8e5m2
 
 
-def _nvidia(name: str, description: str, arch: int, shared_kib: int, **features: Any) -> Target:
-    return Target(name, description, "triton", "cuda", arch, 32, shared_kib * 1024, **features)
+@dataclass(frozen=True)
+class CpuTarget(Target):
+    """A CPU, or what runs code as one does. `triple`, `cpu` and `features` are LLVM's words for it."""
+
+    triple: str
+    cpu: str
+    features: str
+    vector_bytes: int
+    caches: tuple[int, ...]  # from the one next to a core on
+    pointer_bits: int = 64
+    f16: bool = True  # conversions between f16 and f32 are instructions
+    position_independent: bool = True
+    shared_library: str = ".so"  # the ending of a shared library's name
 
 
-def _amd(name: str, description: str, shared_kib: int) -> Target:
-    return Target(name, description, "triton", "hip", name, 64, shared_kib * 1024)
+def _nvidia(name: str, description: str, arch: int, shared_kib: int, **features: Any) -> GpuTarget:
+    return GpuTarget(name, description, "triton", "cuda", arch, 32, shared_kib * 1024, **features)
+
+
+def _amd(name: str, description: str, shared_kib: int) -> GpuTarget:
+    return GpuTarget(name, description, "triton", "hip", name, 64, shared_kib * 1024)
 
 
 # Shared memory: CUDA C++ Programming Guide, technical specifications per compute capability (maximum per thread block);
 # AMD: local data share per compute unit in the CDNA3 and CDNA4 instruction set references.
-TARGETS: Mapping[str, Target] = {
+GPUS: Mapping[str, GpuTarget] = {
     t.name: t
     for t in (
         _nvidia("sm80", "NVIDIA Ampere: A100", 80, 163, fp8=False),
@@ -50,6 +76,83 @@ TARGETS: Mapping[str, Target] = {
         _amd("gfx950", "AMD CDNA4: MI350X, MI355X", 160),
     )
 }
+
+HOST = "cpu"
+_ARMV8_2 = "+v8.2a,+dotprod,+fullfp16"
+_WASM = "+simd128,+bulk-memory,+nontrapping-fptoint,+sign-ext,+mutable-globals"
+
+
+def _x86_64(level: int, description: str, features: str, vector: int, l2_kib: int) -> CpuTarget:
+    name = f"x86-64-v{level}"
+    caches = (32 * KIB, l2_kib * KIB, 16 * KIB * KIB)
+    return CpuTarget(name, description, "llvm", "x86_64-unknown-linux-gnu", name, features, vector, caches)
+
+
+def _arm64(system: str, description: str, triple: str, **others: Any) -> CpuTarget:
+    given: dict[str, Any] = {"cpu": "generic", "features": _ARMV8_2, "caches": (64 * KIB, 512 * KIB)} | others
+    return CpuTarget(f"arm64-{system}", description, "llvm", triple, vector_bytes=16, **given)
+
+
+def _hexagon(version: int) -> CpuTarget:
+    return CpuTarget(
+        f"hexagon-v{version}",
+        f"Qualcomm Hexagon v{version} with HVX",
+        "llvm",
+        "hexagon-unknown-linux-musl",
+        f"hexagonv{version}",
+        f"+hvxv{version},+hvx-length128b",
+        vector_bytes=128,
+        caches=(32 * KIB, 1024 * KIB),
+        pointer_bits=32,
+        f16=False,
+    )
+
+
+# Instruction sets: the x86-64 psABI's microarchitecture levels; Arm's Armv8.2-A with dot products and half precision,
+# which phones have since 2018. AVX-512 is used at its full width (LLVM prefers half of it by default).
+# Cache sizes are those of common cores; they only guide the sizes of blocks.
+CPUS: Mapping[str, CpuTarget] = {
+    t.name: t
+    for t in (
+        _x86_64(3, "x86-64 with AVX2: Intel since 2013, AMD since 2017", "", 32, 512),
+        _x86_64(
+            4, "x86-64 with AVX-512: Intel servers since 2017, AMD since 2022", "-prefer-256-bit", 64, 1024
+        ),
+        _arm64("linux", "64-bit Arm with Linux: servers, boards", "aarch64-unknown-linux-gnu"),
+        _arm64(
+            "android",
+            "64-bit Arm with Android",
+            "aarch64-none-linux-android33",
+            features=f"{_ARMV8_2},+reserve-x18",
+        ),
+        _arm64(
+            "apple",
+            "Apple silicon: M1 and newer, with macOS",
+            "arm64-apple-macosx11.0",
+            cpu="apple-m1",
+            features="",
+            caches=(128 * KIB, 12 * KIB * KIB),
+            shared_library=".dylib",
+        ),
+        CpuTarget(
+            "wasm32",
+            "WebAssembly with SIMD: browsers, Node",
+            "llvm",
+            "wasm32-unknown-unknown",
+            "generic",
+            _WASM,
+            vector_bytes=16,
+            caches=(32 * KIB, 512 * KIB),
+            pointer_bits=32,
+            f16=False,
+            position_independent=False,
+            shared_library=".wasm",
+        ),
+        *map(_hexagon, (67, 68, 73)),
+    )
+}
+
+TARGETS: Mapping[str, Target] = GPUS
 
 
 def find(name: str) -> Target:
@@ -68,7 +171,7 @@ def _by_machine(name: str) -> list[str]:
     """The targets whose description names a machine: H100, a100-80gb, "NVIDIA RTX 4090", hopper."""
     wanted = re.sub(r"[^a-z0-9]", "", name.lower())
     found = []
-    for target in TARGETS.values():
+    for target in GPUS.values():
         vendor, family, machines = re.fullmatch(r"(\w+) (\w+): (.*)", target.description.lower()).groups()  # type: ignore[union-attr]
         asked = wanted.removeprefix(vendor).removeprefix("geforce")
         words = [family, *(re.sub(r"\W", "", machine) for machine in machines.split(","))]
@@ -77,11 +180,35 @@ def _by_machine(name: str) -> list[str]:
     return found
 
 
+def backend(target: Target) -> Any:
+    """The module of the target's back end.
+
+    Each has `stages(target)`, the way from a traced kernel to the binary; `package(about, results, session)`, which makes
+    the artifact; `describe(manifest)`, a line for people; and PACKAGES, whose versions decide the result.
+    """
+    return importlib.import_module(f"mosaic_compile.backends.{target.backend}")
+
+
+def describe(manifest: Mapping[str, Any]) -> str:
+    """What is worth knowing of an artifact beside what all have, in a few words."""
+    return backend(TARGETS[manifest["target"]]).describe(manifest)
+
+
+def resources(target: Target) -> str:
+    """What a program may use of a machine, in a few words."""
+    if isinstance(target, GpuTarget):
+        return f"{target.shared_memory // KIB} KiB of shared memory"
+    assert isinstance(target, CpuTarget)
+    return f"vectors of {target.vector_bytes} bytes"
+
+
+def is_nvidia(target: Target) -> bool:
+    return isinstance(target, GpuTarget) and target.vendor == "cuda"
+
+
 def stages(target: Target) -> tuple[Any, ...]:
     """The stages from a traced kernel to the target's binary, in order."""
-    from .backends import triton
-
-    return {"triton": triton.stages}[target.backend](target)
+    return backend(target).stages(target)
 
 
 def choose(name: str | None) -> Target:
@@ -93,6 +220,42 @@ def choose(name: str | None) -> Target:
         return TARGETS[here]
     gpu = "no GPU" if here is None else f"a GPU ({here}) that is not among the targets"
     raise UsageError(f"this machine has {gpu}", f"name a target to compile for: {', '.join(TARGETS)}")
+
+
+@functools.cache
+def host_cpu() -> CpuTarget:
+    """The CPU that this process runs on, as LLVM sees it."""
+    from llvmlite import binding
+
+    features = binding.get_host_cpu_features()
+    wide = features.get("avx512f", False)
+    x86 = binding.get_process_triple().startswith("x86_64")
+    vector = 64 if wide else 32 if features.get("avx2", False) else 16
+    return CpuTarget(
+        HOST,
+        "this machine's CPU",
+        "llvm",
+        binding.get_process_triple(),
+        binding.get_host_cpu_name(),
+        features.flatten() + (",-prefer-256-bit" if wide else ""),
+        vector,
+        _caches() or (32 * KIB, 1024 * KIB),
+        f16=features.get("f16c", False) if x86 else True,
+        shared_library={"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so"),
+    )
+
+
+def _caches(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> tuple[int, ...]:
+    """The sizes of the data caches of the first core, from the one next to it on; empty where the system does not say."""
+    sizes: dict[int, int] = {}
+    for index in folder.glob("index*"):
+        try:
+            if (index / "type").read_text().strip() != "Instruction":
+                kib = int((index / "size").read_text().strip().removesuffix("K"))
+                sizes[int((index / "level").read_text())] = kib * KIB
+        except (OSError, ValueError):  # a container may hide them
+            continue
+    return tuple(sizes[level] for level in sorted(sizes))
 
 
 def gpu_of_this_machine() -> str | None:

@@ -12,12 +12,13 @@ import re
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mosaic_compile.artifact import TENSOR_MAP_TYPES, Artifact
 from mosaic_compile.dump import without_locations
 from mosaic_compile.errors import BackendError, OverrideError, TargetLimitError
 from mosaic_compile.mlir import ir
@@ -32,10 +33,12 @@ from mosaic_compile.passes import (
     Upstream,
 )
 from mosaic_compile.stages import PassStage, Session
-from mosaic_compile.targets import Target
+from mosaic_compile.targets import GpuTarget, Target
+
+PACKAGES = ("triton",)  # whose versions decide the result
 
 
-def stages(target: Target) -> tuple[Any, ...]:
+def stages(target: GpuTarget) -> tuple[Any, ...]:
     """The whole way from a traced kernel to the binary."""
     tile = PassStage(
         "tile",
@@ -148,7 +151,8 @@ class TritonCompiler:
 
         self.version = triton.__version__
         self.ir = triton_ir
-        target = GPUTarget(session.target.vendor, session.target.arch, session.target.warp_size)
+        machine = _gpu(session)
+        target = GPUTarget(machine.vendor, machine.arch, machine.warp_size)
         self.backend = make_backend(target)
         options = {name: value for name, value in session.options.items() if value is not None}
         # Explicit: Triton 3.10 changes the default.
@@ -324,9 +328,71 @@ def _stage_error(stage: TritonStage, session: Session, log: str, error: Exceptio
     )
 
 
+def package(about: Mapping[str, Any], results: Mapping[str, str | bytes], session: Session) -> Artifact:
+    """The artifact of a compilation: `about` is the manifest as far as it is the same for every back end."""
+    target, metadata = _gpu(session), session.metadata
+    (assembly_stage, assembly), (binary_stage, binary) = list(results.items())[-2:]
+    assert isinstance(binary, bytes)
+    name = about["kernel"]
+    if metadata["shared"] > target.shared_memory:
+        raise TargetLimitError(
+            f"'{name}' needs {metadata['shared']} bytes of shared memory, {target.name} has {target.shared_memory}",
+            "use smaller tiles or fewer stages: --set BM=64, --set num_stages=2",
+        )
+    if session.recorder is not None and (sass := disassemble(binary, target)) is not None:
+        session.recorder.record("sass", "nvdisasm", "sass", sass, None)
+    names = {"binary": f"{name}.{binary_stage}", "assembly": f"{name}.{assembly_stage}"}
+    manifest = {
+        **about,
+        "entry": metadata["name"],
+        "threads": metadata["num_warps"] * target.warp_size,
+        "cluster": metadata.get("num_ctas", 1),
+        "shared_memory": metadata["shared"],
+        "scratch": {
+            kind: {
+                "bytes_per_program": metadata.get(f"{kind}_scratch_size", 0),
+                "align": metadata.get(f"{kind}_scratch_align", 1),
+            }
+            for kind in ("global", "profile")
+        },
+        "parameters": _parameters(about, metadata),
+        "files": names,
+    }
+    text = assembly.encode() if isinstance(assembly, str) else assembly
+    return Artifact(manifest, {names["binary"]: binary, names["assembly"]: text})
+
+
+def _parameters(about: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The parameters with what Triton says of descriptors; it adds two pointers to scratch memory behind our own."""
+    dtypes = {array["name"]: array["dtype"] for array in about["arrays"]}
+    descriptors = iter(metadata.get("tensordesc_meta") or [])
+    result = []
+    for parameter in about["parameters"]:
+        if parameter["kind"] == "descriptor":
+            extra = next(descriptors, None) or {}
+            parameter = parameter | {
+                "swizzle": extra.get("swizzle"),
+                "element_type": TENSOR_MAP_TYPES[dtypes[parameter["array"]]],
+                "box": list(extra.get("block_size", parameter["box"])),
+                "tile": parameter["box"],
+            }
+        result.append(parameter)
+    return [*result, {"kind": "scratch", "name": "global"}, {"kind": "scratch", "name": "profile"}]
+
+
+def describe(manifest: Mapping[str, Any]) -> str:
+    """What is worth knowing of an artifact, in a few words."""
+    return f"{manifest['threads']} threads, {manifest['shared_memory']} bytes of shared memory"
+
+
+def _gpu(session: Session) -> GpuTarget:
+    assert isinstance(session.target, GpuTarget)
+    return session.target
+
+
 def disassemble(binary: bytes, target: Target) -> str | None:
     """SASS of a cubin with the kernel's lines, by the nvdisasm in Triton's wheel; None where there is no disassembler."""
-    if target.vendor != "cuda":
+    if not isinstance(target, GpuTarget) or target.vendor != "cuda":
         return None
     from triton import knobs
 

@@ -113,7 +113,7 @@ def _scalar(param: ScalarParam, value: Any) -> Any:
 
 
 def _canonical(info: ArrayInfo, param: ArrayParam) -> ArrayInfo:
-    """Sizes in elements of the parameter's type, and row-major strides where a size of 0 or 1 leaves them without meaning."""
+    """Sizes in elements of the parameter's type, and row-major strides where sizes of 0 or 1 leave them without meaning."""
     shape, strides = info.shape, info.strides
     if param.spec.dtype is i4 and info.dtype.name in ("i8", "u8") and shape:
         shape = (*shape[:-1], shape[-1] * 2)  # two elements a byte
@@ -132,7 +132,7 @@ def _canonical(info: ArrayInfo, param: ArrayParam) -> ArrayInfo:
             f"'{param.name}' has the shape {shape}: a dimension is at most 2147483647", "reshape the array"
         )
     default = row_major_strides(shape)
-    strides = tuple(d if n <= 1 else s for n, s, d in zip(shape, strides, default))
+    strides = default if 0 in shape else tuple(d if n == 1 else s for n, s, d in zip(shape, strides, default))
     return ArrayInfo(
         info.address, shape, strides, info.dtype, info.device, info.device_index, info.writable, info.owner
     )

@@ -155,8 +155,8 @@ def test_timing(command):
 
 def test_lists(command):
     targets = command("--list-targets").out.splitlines()
-    assert targets[0].split() == ["target", "machine", "back", "end", "shared", "memory"]
-    assert "sm90    NVIDIA Hopper: H100, H200          triton    227 KiB" in targets
+    assert targets[0].split() == ["target", "machine", "back", "end", "resources"]
+    assert "sm90    NVIDIA Hopper: H100, H200          triton    227 KiB of shared memory" in targets
     passes = command("--list-passes").out
     assert "\ntile-to-tt (" in passes and "\nchoose-memory-path (tma=False)\n    " in passes
     assert all(line == line.rstrip() and len(line) <= 110 for line in (*targets, *passes.splitlines()))

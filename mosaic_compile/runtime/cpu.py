@@ -1,0 +1,275 @@
+"""Running compiled kernels on this machine's CPU.
+
+An artifact's object is loaded into the process by LLVM's own linker; nothing of the compiler is needed. What a call's sizes
+and layouts decide is worked out once and kept (`Prepared`): a call then costs a few microseconds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import itertools
+import math
+import struct
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+
+from mosaic_compile.artifact import Artifact
+from mosaic_compile.backends.externals import FUNCTIONS
+from mosaic_compile.errors import ArgumentError, BackendError, LaunchError
+from mosaic_compile.language.dtypes import DTYPES
+from mosaic_compile.language.symbolic import evaluate
+
+from . import threads
+from .arguments import Bound, check_written
+from .arrays import ArrayInfo
+from .launch import check_layout
+
+ALONE = 30_000  # nanoseconds of work below which waking other threads costs more than they save
+
+
+class Program:
+    """A kernel loaded into this process."""
+
+    def __init__(self, artifact: Artifact):
+        self.manifest = artifact.manifest
+        check_machine(self.manifest)
+        name = self.manifest["kernel"]
+        self._library = _load(artifact.binary, [f"{name}_share", f"{name}_scratch_bytes"])
+        pointer, i64 = ctypes.c_void_p, ctypes.c_int64
+        prototype = ctypes.CFUNCTYPE(None, ctypes.c_char_p, pointer, i64, i64, pointer)
+        self.share = prototype(self._library[f"{name}_share"])
+        self.scratch_bytes = ctypes.CFUNCTYPE(i64)(self._library[f"{name}_scratch_bytes"])()
+        self.arrays = {a["name"]: a for a in self.manifest["arrays"]}
+        self.written = frozenset(n for n, a in self.arrays.items() if a["access"] != "in")
+        self.nanoseconds = math.inf  # of one program, as last seen
+
+    def __call__(self, bound: Bound) -> None:
+        """Runs the kernel; it is done when this returns. Raises ArgumentError and LaunchError."""
+        prepared = self.prepare(bound)
+        addresses = {name: info.address for name, info in bound.arrays.items()}
+        prepared.run([addresses[n] for n in prepared.arrays], [bound.scalars[n] for n in prepared.scalars])
+
+    def prepare(self, bound: Bound) -> Prepared:
+        """What a call comes down to whose arrays have these sizes and layouts; checks them."""
+        check_written(bound.arrays, self.written)
+        for name, expected in self.arrays.items():
+            check_layout(bound.arrays[name], expected)
+        workers = threads.get_num_threads()
+        sizes = {**bound.sizes, "num_sms": workers}
+        try:
+            grid = [evaluate(text, sizes) for text in self.manifest["grid"]]
+        except ZeroDivisionError:
+            raise LaunchError(
+                f"the grid ({', '.join(self.manifest['grid'])}) divides by zero for these sizes",
+                "guard it with max(…, 1)",
+            ) from None
+        if any(n >= 2**31 for n in grid):
+            raise LaunchError(
+                f"the grid {tuple(grid)} has an axis of 2147483648 programs or more", "use larger tiles"
+            )
+        programs = math.prod(max(n, 0) for n in grid)
+        if programs >= 2**62:
+            raise LaunchError(f"the grid {tuple(grid)} has {programs} programs", "use larger tiles")
+        form, values, arrays, scalars = "<", [], [], []
+        for slot, parameter in enumerate(self.manifest["parameters"]):
+            code, value = "q", 0
+            match parameter["kind"]:
+                case "pointer":
+                    arrays.append((parameter["array"], slot))
+                    code = "Q"
+                case "stride":
+                    value = bound.arrays[parameter["array"]].strides[parameter["axis"]]
+                case "dim":
+                    value = sizes[parameter["name"]]
+                case "scalar":
+                    code, encode = _SCALARS.get(parameter["dtype"], ("Q", None))
+                    scalars.append((parameter["name"], slot, encode or _bits_of(parameter["dtype"])))
+            form += code
+            values.append(value)
+        names = [name for name, _ in arrays]
+        spans = {name: _span(bound.arrays[name]) for name in names}
+        apart = [
+            (names.index(w), names.index(o), w, o)
+            for w in names
+            if w in self.written
+            for o in names
+            if o != w and not (o in self.written and o < w)  # each pair once
+        ]
+        return Prepared(
+            self,
+            programs,
+            workers,
+            struct.Struct(form),
+            values,
+            [slot for _, slot in arrays],
+            names,
+            [(slot, encode) for _, slot, encode in scalars],
+            [name for name, _, _ in scalars],
+            [spans[name] for name in names],
+            apart,
+        )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A call up to its arrays' addresses and its scalars' values.
+
+    values: the argument block's numbers, with room at `array_slots` and `scalar_slots`. spans: where each array's bytes
+    begin and end, from its address on. apart: pairs of arrays, by place and name, that may share no memory.
+    """
+
+    program: Program
+    programs: int
+    workers: int
+    block: struct.Struct
+    values: list[Any]
+    array_slots: Sequence[int]
+    arrays: Sequence[str]
+    scalar_slots: Sequence[tuple[int, Callable[[Any], Any]]]
+    scalars: Sequence[str]
+    spans: Sequence[tuple[int, int]]
+    apart: Sequence[tuple[int, int, str, str]]
+
+    def run(self, addresses: Sequence[int], scalars: Sequence[Any]) -> None:
+        """Runs the kernel on arrays at these addresses; raises ArgumentError where one that is written overlaps another."""
+        for i, j, written, other in self.apart:
+            (low, high), (other_low, other_high) = self.spans[i], self.spans[j]
+            if (
+                addresses[i] + low < addresses[j] + other_high
+                and addresses[j] + other_low < addresses[i] + high
+                and low < high
+                and other_low < other_high
+            ):
+                raise ArgumentError(
+                    f"'{written}' is written by the kernel and shares memory with '{other}'",
+                    "pass an array of its own for the output",
+                )
+        if not self.programs:
+            return
+        values = self.values.copy()
+        for slot, address in zip(self.array_slots, addresses):
+            values[slot] = address
+        for (slot, encode), value in zip(self.scalar_slots, scalars):
+            values[slot] = encode(value)
+        program = self.program
+        alone = self.workers == 1 or self.programs * program.nanoseconds < ALONE
+        begin = perf_counter_ns()
+        workers = 1 if alone else self.workers
+        threads.run(program.share, self.block.pack(*values), self.programs, program.scratch_bytes, workers)
+        program.nanoseconds = (perf_counter_ns() - begin) * min(workers, self.programs) / self.programs
+
+
+def _span(info: ArrayInfo) -> tuple[int, int]:
+    low, high = info.extent
+    return low - info.address, high - info.address
+
+
+def _single(value: float) -> float:
+    """A number that fits f32; struct refuses those beyond its largest, which round to infinity."""
+    if abs(value) <= _LARGEST or value != value:
+        return value
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))
+
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+# How `struct` puts a scalar into the low bytes of a 64-bit word; the rest as their bits.
+_SCALARS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+    "f64": ("d", float),
+    "f32": ("f4x", _single),
+    **dict.fromkeys(("i64", "i32", "i16", "i8", "i4", "u8", "u32", "bool"), ("q", int)),
+}
+
+
+def _bits_of(dtype: str) -> Callable[[Any], int]:
+    type_ = DTYPES[dtype].numpy
+    word = np.dtype(f"u{type_.itemsize}")
+
+    def encode(value: Any) -> int:
+        with np.errstate(over="ignore"):
+            return int(np.asarray(value).astype(type_).view(word))
+
+    return encode
+
+
+def check_machine(manifest: Mapping[str, Any]) -> None:
+    """Refuses code that this machine does not have the instructions for; raises LaunchError."""
+    from llvmlite import binding
+
+    target, machine = manifest["target"], manifest["machine"]
+    here = binding.get_process_triple()
+    if _architecture(machine["triple"]) != _architecture(here) or ("apple" in here) != (
+        "apple" in machine["triple"]
+    ):
+        raise LaunchError(
+            f"the artifact is for {target} ({machine['triple']}), and this is {here}",
+            "compile it for this machine: --target cpu",
+        )
+    has = binding.get_host_cpu_features()
+    wanted = {f[1:] for f in machine["features"].split(",") if f.startswith("+")}
+    missing = sorted(f for f in wanted | LEVELS.get(machine["cpu"], frozenset()) if not has.get(f, True))
+    if missing:
+        raise LaunchError(
+            f"the artifact is for {target}, and this CPU has no {', '.join(missing)}",
+            "compile it for this machine: --target cpu",
+        )
+
+
+# The features of the x86-64 psABI's levels, as LLVM calls them.
+_V3 = frozenset({"avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"})
+LEVELS = {"x86-64-v3": _V3, "x86-64-v4": _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}}
+
+
+def _architecture(triple: str) -> str:
+    return triple.partition("-")[0].replace("arm64", "aarch64")
+
+
+_lock = threading.Lock()
+_numbers = itertools.count()
+
+
+@functools.cache
+def _linker() -> Any:
+    from llvmlite import binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    return binding.create_lljit_compiler(suppress_errors=True)
+
+
+@functools.cache
+def _symbols() -> Mapping[str, int]:
+    """The addresses of what objects may call, as far as this system has it."""
+    names = {"linux": "libm.so.6", "darwin": "libSystem.dylib", "win32": "ucrtbase.dll"}
+    library = ctypes.CDLL(names.get(sys.platform, "libm.so"))
+    found = {}
+    for name in FUNCTIONS:
+        for place in (library, ctypes.CDLL(None) if sys.platform != "win32" else library):
+            if hasattr(place, name):
+                found[name] = ctypes.cast(getattr(place, name), ctypes.c_void_p).value or 0
+                break
+    return found
+
+
+def _load(code: bytes, exports: Sequence[str]) -> Any:
+    """The exported functions' addresses of an object, which lives as long as what this gives; raises BackendError."""
+    from llvmlite import binding
+
+    with _lock:
+        builder = binding.JITLibraryBuilder().add_object_img(code)
+        for name, address in _symbols().items():
+            builder.import_symbol(name, address)
+        for name in exports:
+            builder.export_symbol(name)
+        try:
+            return builder.link(_linker(), f"kernel{next(_numbers)}")
+        except RuntimeError as error:
+            raise BackendError(f"the object cannot be loaded: {error}", "compile the kernel again") from None
