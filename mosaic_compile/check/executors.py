@@ -117,7 +117,7 @@ def _as_output(case: Case, name: str, result: Any) -> np.ndarray:
 
 
 def _explain_reference(case: Case, right: Judge) -> str:
-    return f"'{case.kernel.name}' and its reference mean different things: one of the two is wrong"
+    return f"'{case.kernel.name}' and its reference do not agree: one of the two is wrong"
 
 
 REFERENCE = Executor(

@@ -15,6 +15,7 @@ from .rounding import Rounding, roundings
 def check(kernel: Kernel, bound: Bound, target: str | None = None) -> CheckReport:
     """See Kernel.check."""
     case = make_case(kernel, bound, target)
+    case.lowered(1)  # what the target refuses is said before anything runs, which may take long
     found = roundings(case)
     rows: list[Row] = []
     fault = None

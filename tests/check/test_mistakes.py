@@ -8,7 +8,7 @@ import pytest
 import mosaic_compile as mc
 from mosaic_compile.check import case as cases
 from mosaic_compile.check import executors
-from mosaic_compile.errors import ArgumentError, UnknownTargetError
+from mosaic_compile.errors import ArgumentError, TargetLimitError, UnknownTargetError
 from mosaic_compile.mlir import ir
 from mosaic_compile.passes import HoistLoads, PropagateDivisibility, TileToTT, walk
 from mosaic_compile.runtime.arguments import specialize_call
@@ -40,7 +40,7 @@ def test_a_wrong_reference():
 
     report = mc.kernel(scale, grid=grid, reference=wrong).check(**arguments(), target="sm90")
     assert statuses(report) == {"reference": "differs", "tile passes": "ok", "tt": "ok", "sm90": "absent"}
-    assert report.fault == "'scale' and its reference mean different things: one of the two is wrong"
+    assert report.fault == "'scale' and its reference do not agree: one of the two is wrong"
     found = first_wrong(report).difference
     assert found.wrong == 1
     (worst,) = found.worst(5)
@@ -203,6 +203,12 @@ def test_mistakes_of_the_caller():
         SCALE.check(given["x"])
     with pytest.raises(UnknownTargetError, match="there is no target 'sm_90'"):
         SCALE.check(**given, target="sm_90")
+
+
+def test_what_the_target_refuses_is_said_before_anything_runs(monkeypatch):
+    monkeypatch.setattr("mosaic_compile.check.run.roundings", None)
+    with pytest.raises(TargetLimitError, match="a tile has the size 12, but sizes on sm80 are powers of two"):
+        SCALE.check(**arguments(), BM=12, target="sm80")
 
 
 def test_a_grid_without_programs():

@@ -124,7 +124,7 @@ def test_the_whole_report():
     assert lines[6].endswith("DIFFERS") and lines[7].endswith("ok") and lines[8].endswith("ok")
     assert lines[9] == "  sm90         not on this machine, which has no GPU" or lines[9].startswith("  sm90")
     assert lines[10] == "  tolerance of out: 8 x what rounding does to elements of that size + 16 ulp"
-    assert lines[12] == "error: 'scale' and its reference mean different things: one of the two is wrong"
+    assert lines[12] == "error: 'scale' and its reference do not agree: one of the two is wrong"
     assert lines[14] == "reference: 1 of 960 elements is outside of the tolerance of out"
     assert (
         " ".join(lines[15].split()) == "element reference interpreter error ulp relative program written at"

@@ -60,7 +60,7 @@ def test_a_wrong_reference(command, kernel_file):
     assert (result.code, result.err) == (1, "")
     lines = result.out.splitlines()
     assert lines[0] == "inputs: --shape N=72 --seed 0" and lines[1] == "scale for sm90: B=16"
-    assert lines[13] == "error: 'scale' and its reference mean different things: one of the two is wrong"
+    assert lines[13] == "error: 'scale' and its reference do not agree: one of the two is wrong"
     x = np.random.default_rng(0).standard_normal(72).astype(np.float32)
     count = int((np.abs(x) > 2).sum())
     assert count > 1 and lines[15] == f"reference: {count} of 72 elements are outside of the tolerance of out"
