@@ -1,4 +1,4 @@
-"""Conversions between element types, rounding and saturating as PyTorch's `.to` does."""
+"""Conversions between element types, rounding as PyTorch's `.to` does; what is too large for fp8 does not saturate."""
 
 from __future__ import annotations
 
