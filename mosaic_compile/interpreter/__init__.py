@@ -5,7 +5,7 @@
 values.py says how IR types and attributes look in Python, evaluator.py runs functions by a registry of
 short entries, and elementwise.py (arith, math), control.py (scf, func), tile.py and debugger.py hold the
 entries; those of exact.py round nothing. parallel.py spreads programs over the cores. Other dialects plug in
-by entries of their own: `prepare_module(module, REGISTRY | {"tt.load": load, ...})`, then `run_grid`.
+by entries of their own, as Triton's does in tt.py: `prepare_module(module, REGISTRY | {...})`, then `run_grid`.
 """
 
 from .evaluator import Block, Entry, Env, Function, InterpreterError, Op, prepare, prepare_module, run_grid

@@ -205,6 +205,27 @@ def test_mistakes_of_the_caller():
         SCALE.check(**given, target="sm_90")
 
 
+def test_another_back_end_is_one_executor_more(monkeypatch):
+    def run(case):
+        given = case.arguments()
+        given["out"][...] = reference(given["x"])
+        return case.written(given)
+
+    def explain(case, right):
+        return f"it was run again: {not right(run(case))}"
+
+    mine = executors.Executor("mine for {target}", run, lambda case: None, explain)
+    elsewhere = executors.Executor("elsewhere", run, lambda case: "not here", explain)
+    monkeypatch.setattr("mosaic_compile.check.run.EXECUTORS", (mine, elsewhere))
+    report = SCALE.check(**arguments(), target="sm80")
+    assert statuses(report) == {"mine for sm80": "ok", "elsewhere": "absent"}
+    assert str(report).splitlines()[-1] == "ok: mine for sm80 agrees with the interpreter"
+
+    wrong = mc.kernel(scale, grid=lambda M, N, BM, BN: (mc.cdiv(M, BM), 1))  # half of the columns
+    report = wrong.check(**arguments(), target="sm80")
+    assert statuses(report)["mine for sm80"] == "differs" and report.fault == "it was run again: True"
+
+
 def test_what_the_target_refuses_is_said_before_anything_runs(monkeypatch):
     monkeypatch.setattr("mosaic_compile.check.run.roundings", None)
     with pytest.raises(TargetLimitError, match="a tile has the size 12, but sizes on sm80 are powers of two"):
