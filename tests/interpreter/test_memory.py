@@ -72,20 +72,6 @@ def test_offsets(kernel, shape):
         assert_same(x, before)
 
 
-@mc.kernel(grid=lambda B, H: (B, H))
-def permuted(x: mc.f32["B", "S", "H", "D"], y: mc.f32["B", "H", "D", "S"]):
-    b, h = mc.program_id(0), mc.program_id(1)
-    head = x.permute(0, 2, 1, 3)[b, h]
-    mc.store(y[b, h], (0, 0), mc.load(head.T, (0, 0), (4, 8)))
-
-
-def test_views():
-    x = np.random.default_rng(2).standard_normal((2, 5, 3, 4)).astype(np.float32)
-    y = np.zeros((2, 3, 4, 5), np.float32)
-    launch(permuted, x, y, grid=(2, 3))
-    assert_same(y, x.transpose(0, 2, 3, 1))
-
-
 @mc.kernel(grid=(1,))
 def point(x: mc.f32["M", "N"], i: mc.i32, y: mc.f32[8]):
     mc.store(y, 0, mc.load(x[i], 0, 8, pad=9))
@@ -123,57 +109,6 @@ def test_in_bounds_is_checked():
         InterpreterError, match="array axis 0 is marked as in bounds, but elements 8 to 12 of 8"
     ):
         run(module, [x, y], (3, 1))
-
-
-@mc.kernel(grid=(1,))
-def gathered(x: T["M", "N"], i: mc.i32[8], j: mc.i32[8], m: mc.bool_[8], y: T[8], z: T[8]):
-    rows, columns = mc.load(i, 0, 8), mc.load(j, 0, 8)
-    mc.store(y, 0, mc.gather(x, (rows, columns), pad=1))
-    mc.store(z, 0, mc.gather(x, (rows, columns), mask=mc.load(m, 0, 8)))
-
-
-@pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
-def test_gather(dtype):
-    x = sample(dtype, (3, 5))
-    i = np.array([0, 2, 1, -1, 3, 0, 0, -(2**31)], np.int32)
-    j = np.array([0, 4, 2, 0, 0, -1, 5, 2**31 - 1], np.int32)
-    m = np.array([True, False] * 4)
-    y, z = np.zeros(8, dtype.numpy), np.zeros(8, dtype.numpy)
-    launch(gathered, x, i, j, m, y, z, T=dtype)
-    inside = (i >= 0) & (i < 3) & (j >= 0) & (j < 5)
-    values = x[np.where(inside, i, 0), np.where(inside, j, 0)]
-    assert_same(y, np.where(inside, values, np.ones(8, dtype.numpy)))
-    assert_same(z, np.where(inside & m, values, np.zeros(8, dtype.numpy)))
-
-
-@mc.kernel(grid=(1,))
-def gathered_scalar(x: mc.f32["N"], i: mc.i32, y: mc.f32[1]):
-    mc.store(y, 0, mc.gather(x, i, pad=5))
-
-
-def test_gather_one():
-    x, y = np.arange(4, dtype=np.float32), np.zeros(1, np.float32)
-    for i, wanted in ((2, 2), (-1, 5), (4, 5)):
-        launch(gathered_scalar, x, i, y)
-        assert y[0] == wanted
-
-
-@mc.kernel(grid=(1,))
-def scattered(x: T["N"], i: mc.i32[8], v: T[8], m: mc.bool_[8]):
-    mc.scatter(x, mc.load(i, 0, 8), mc.load(v, 0, 8), mask=mc.load(m, 0, 8))
-
-
-@pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
-def test_scatter(dtype):
-    x, v = sample(dtype, 6), sample(dtype, 8, seed=3)
-    i = np.array([5, -1, 0, 6, 2, 3, 1, 4], np.int32)
-    m = np.array([1, 1, 1, 1, 0, 1, 0, 1], bool)
-    wanted = x.copy()
-    for index, value, on in zip(i, v, m):
-        if on and 0 <= index < 6:
-            wanted[index] = value
-    launch(scattered, x, i, v, m, T=dtype)
-    assert_same(x, wanted)
 
 
 ADDABLE = mc.DTypeVar("A", mc.f32, mc.f64, mc.f16, mc.bf16, mc.i32, mc.i64)
