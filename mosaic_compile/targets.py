@@ -47,6 +47,7 @@ class CpuTarget(Target):
     cpu: str
     features: str
     vector_bytes: int
+    vector_registers: int
     caches: tuple[int, ...]  # from the one next to a core on
     pointer_bits: int = 64
     f16: bool = True  # conversions between f16 and f32 are instructions
@@ -85,12 +86,16 @@ _WASM = "+simd128,+bulk-memory,+nontrapping-fptoint,+sign-ext,+mutable-globals"
 def _x86_64(level: int, description: str, features: str, vector: int, l2_kib: int) -> CpuTarget:
     name = f"x86-64-v{level}"
     caches = (32 * KIB, l2_kib * KIB, 16 * KIB * KIB)
-    return CpuTarget(name, description, "llvm", "x86_64-unknown-linux-gnu", name, features, vector, caches)
+    return CpuTarget(
+        name, description, "llvm", "x86_64-unknown-linux-gnu", name, features, vector, vector // 2, caches
+    )
 
 
 def _arm64(system: str, description: str, triple: str, **others: Any) -> CpuTarget:
     given: dict[str, Any] = {"cpu": "generic", "features": _ARMV8_2, "caches": (64 * KIB, 512 * KIB)} | others
-    return CpuTarget(f"arm64-{system}", description, "llvm", triple, vector_bytes=16, **given)
+    return CpuTarget(
+        f"arm64-{system}", description, "llvm", triple, vector_bytes=16, vector_registers=32, **given
+    )
 
 
 def _hexagon(version: int) -> CpuTarget:
@@ -102,6 +107,7 @@ def _hexagon(version: int) -> CpuTarget:
         f"hexagonv{version}",
         f"+hvxv{version},+hvx-length128b",
         vector_bytes=128,
+        vector_registers=32,
         caches=(32 * KIB, 1024 * KIB),
         pointer_bits=32,
         f16=False,
@@ -142,6 +148,7 @@ CPUS: Mapping[str, CpuTarget] = {
             "generic",
             _WASM,
             vector_bytes=16,
+            vector_registers=16,  # of the machines that run it
             caches=(32 * KIB, 512 * KIB),
             pointer_bits=32,
             f16=False,
@@ -239,6 +246,7 @@ def host_cpu() -> CpuTarget:
         binding.get_host_cpu_name(),
         features.flatten() + (",-prefer-256-bit" if wide else ""),
         vector,
+        16 if x86 and not wide else 32,
         _caches() or (32 * KIB, 1024 * KIB),
         f16=features.get("f16c", False) if x86 else True,
         shared_library={"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so"),

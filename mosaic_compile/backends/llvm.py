@@ -15,6 +15,7 @@ from mosaic_compile.artifact import Artifact
 from mosaic_compile.errors import BackendError, OverrideError
 from mosaic_compile.mlir import ir
 from mosaic_compile.passes import Upstream
+from mosaic_compile.passes.expand_float_conversions import ExpandFloatConversions
 from mosaic_compile.passes.export_entry import ExportEntry
 from mosaic_compile.passes.pass_pointers import PassPointers
 from mosaic_compile.stages import PassStage, Session
@@ -39,7 +40,12 @@ def machine_stages(target: CpuTarget) -> tuple[Any, ...]:
             Upstream("memref-expand"),
             Upstream("expand-strided-metadata"),
             Upstream("lower-affine"),  # expand-strided-metadata writes its arithmetic so
-            Upstream("arith-expand", "include-bf16=true"),
+            # What the machine cannot compute in goes through f32, one operation at a time; what it cannot convert, through
+            # integers.
+            Upstream("math-extend-to-supported-types"),
+            Upstream("arith-emulate-unsupported-floats", f"source-types={_emulated(target)} target-type=f32"),
+            ExpandFloatConversions(target.f16),
+            Upstream("arith-expand"),
             Upstream("convert-math-to-llvm"),
             Upstream("convert-math-to-libm"),  # what LLVM has no intrinsic for; it takes vectors apart
             Upstream("convert-vector-to-llvm"),
@@ -62,6 +68,10 @@ def machine_stages(target: CpuTarget) -> tuple[Any, ...]:
         LlvmStage("asm", "s", "assembly"),
         LlvmStage("object", "o", "object"),
     )
+
+
+def _emulated(target: CpuTarget) -> str:
+    return ",".join(["bf16", "f8E4M3FN", "f8E5M2", *([] if target.f16 else ["f16"])])
 
 
 @dataclass(frozen=True)
