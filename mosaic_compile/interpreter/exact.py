@@ -50,6 +50,7 @@ def _dot(op: Op, env: Env, a: np.ndarray, b: np.ndarray, acc: np.ndarray) -> np.
 
 REGISTRY: dict[str, Entry] = {
     **{name: _widened(elementwise.REGISTRY[name]) for name in ("arith.constant", "arith.truncf")},
+    "math.fma": lambda op, env, a, b, c: a * b + c,
     "arith.extf": lambda op, env, x: x,
     "arith.sitofp": lambda op, env, x: as_signed(x).astype(np.float64),
     "arith.uitofp": lambda op, env, x: unsigned(x).astype(np.float64),

@@ -1,0 +1,278 @@
+"""matmul-to-vector: matrix products as register tiles of vectors that loop over the inner dimension.
+
+    for each panel of columns of b (as wide as a few vectors), copied to stand row by row:
+        for each few rows of a:
+            acc = the tile of the result, in vector registers
+            for k: acc[row] += a[row, k] * b[k, :]
+
+Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008; the tiles of the kernel itself
+are the blocks that stay in the second cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mosaic_compile.mlir import arith, ir, scf
+from mosaic_compile.mlir_tensors import memref, vector
+
+from .linalg_shape import element_of, generic, identity, index_constant
+from .walk import operations
+
+
+@dataclass(frozen=True)
+class MatmulToVector:
+    """vector_bytes: the width of the target's vectors. registers: how many of them it has."""
+
+    name: ClassVar[str] = "matmul-to-vector"
+    vector_bytes: int = 32
+    registers: int = 16
+
+    def run(self, module: ir.Module) -> None:
+        with module.context:
+            for op in operations(module.operation):
+                if op.name in ("linalg.matmul", "linalg.batch_matmul"):
+                    with op.location, ir.InsertionPoint(op):
+                        a, b, c = _factors(op)
+                        if op.name == "linalg.batch_matmul":
+                            self.batched(a, b, c)
+                        else:
+                            self.multiply(a, b, c)
+                    op.erase()
+
+    def batched(self, a: Matrix, b: Matrix, c: Matrix) -> None:
+        loop = scf.ForOp(index_constant(0), index_constant(c.shape[0]), index_constant(1))
+        with ir.InsertionPoint(loop.body):
+            self.multiply(*(m.at(loop.induction_variable) for m in (a, b, c)))
+            scf.YieldOp([])
+
+    def multiply(self, a: Matrix, b: Matrix, c: Matrix) -> None:
+        """c += a @ b"""
+        rows, columns, element = a.shape[0], b.shape[1], c.element
+        lanes = self.vector_bytes * 8 // element.width
+        if a.element != element or a.strides[1] != 1:
+            a = a.copied(element)
+        tile_rows, tile_vectors = self.tile(rows)
+        start = 0
+        while start < columns:
+            width = min(tile_vectors * lanes, _power_of_two_below(columns - start))
+            count = (columns - start) // width
+            self.panels(a, b, c, start, width, count, tile_rows, min(lanes, width))
+            start += count * width
+
+    def tile(self, rows: int) -> tuple[int, int]:
+        """How many rows and vectors of the result are in registers at once."""
+        if rows < 4:
+            return rows, 4
+        return (8, 2) if self.registers >= 32 and rows >= 8 else (4, 2)
+
+    def panels(
+        self, a: Matrix, b: Matrix, c: Matrix, start: int, width: int, count: int, tile_rows: int, lanes: int
+    ) -> None:
+        """`count` panels of `width` columns, from `start` on."""
+        (rows, depth), element = a.shape, c.element
+        keep = (
+            b.element == element and b.strides[1] == 1 and rows <= tile_rows
+        )  # too few rows to pay for a copy
+        panel = None if keep else memref.alloc(ir.MemRefType.get([depth, width], element), [], [])
+        loop = scf.ForOp(index_constant(0), index_constant(count), index_constant(1))
+        with ir.InsertionPoint(loop.body):
+            offset = arith.muli(loop.induction_variable, index_constant(width))
+            column = arith.addi(offset, index_constant(start))
+            source = b.block([index_constant(0), column], [depth, width])
+            if panel is not None:
+                if source.strides[0] == 1 and lanes > 1:
+                    _transpose_into(source, Matrix(panel), lanes)
+                else:
+                    _convert_into(source.value, panel)
+                source = Matrix(panel)
+            for first, height in pieces(rows, tile_rows):
+                number = (rows - first) // height if first == 0 else 1
+                inner = scf.ForOp(index_constant(0), index_constant(number), index_constant(1))
+                with ir.InsertionPoint(inner.body):
+                    place = arith.muli(inner.induction_variable, index_constant(height))
+                    row = arith.addi(place, index_constant(first))
+                    self.register_tile(a, source, c, row, column, height, width, lanes)
+                    scf.YieldOp([])
+            scf.YieldOp([])
+
+    def register_tile(
+        self,
+        a: Matrix,
+        b: Matrix,
+        c: Matrix,
+        row: ir.Value,
+        column: ir.Value,
+        height: int,
+        width: int,
+        lanes: int,
+    ) -> None:
+        depth, element = a.shape[1], c.element
+        type_ = ir.VectorType.get([lanes], element)
+        rows = [arith.addi(row, index_constant(i)) for i in range(height)]
+        offsets = [index_constant(j) for j in range(0, width, lanes)]
+        columns = [arith.addi(column, j) for j in offsets]
+        acc = [vector.load(type_, c.value, [r, j]) for r in rows for j in columns]
+        loop = scf.ForOp(index_constant(0), index_constant(depth), index_constant(1), acc)
+        with ir.InsertionPoint(loop.body):
+            k = loop.induction_variable
+            right = [vector.load(type_, b.value, [k, j]) for j in offsets]
+            sums = iter(loop.inner_iter_args)
+            following = []
+            for r in rows:
+                left = vector.broadcast(type_, memref.load(a.value, [r, k]))
+                following += [_multiply_add(left, x, next(sums)) for x in right]
+            scf.YieldOp(following)
+        results = iter(loop.results)
+        for r in rows:
+            for j in columns:
+                vector.store(next(results), c.value, [r, j])
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A buffer of two dimensions (three with a batch) and what its type says."""
+
+    value: ir.Value
+
+    @property
+    def type(self) -> ir.MemRefType:
+        return ir.MemRefType(self.value.type)
+
+    @property
+    def shape(self) -> list[int]:
+        return list(self.type.shape)
+
+    @property
+    def element(self) -> ir.Type:
+        return self.type.element_type
+
+    @property
+    def strides(self) -> list[int]:
+        return self.type.get_strides_and_offset()[0]
+
+    def at(self, batch: ir.Value) -> Matrix:
+        zero = index_constant(0)
+        return Matrix(
+            _subview(self.value, [batch, zero, zero], [1, *self.shape[1:]], self.shape[1:], self.strides[1:])
+        )
+
+    def block(self, starts: Sequence[ir.Value], shape: Sequence[int]) -> Matrix:
+        return Matrix(_subview(self.value, starts, shape, shape, self.strides))
+
+    def copied(self, element: ir.Type) -> Matrix:
+        """The same elements, row by row, converted to the accumulator's type."""
+        buffer = memref.alloc(ir.MemRefType.get(self.shape, element), [], [])
+        _convert_into(self.value, buffer)
+        return Matrix(buffer)
+
+
+def _subview(
+    source: ir.Value,
+    starts: Sequence[ir.Value],
+    sizes: Sequence[int],
+    shape: Sequence[int],
+    strides: Sequence[int],
+) -> ir.Value:
+    dynamic, unknown = ir.ShapedType.get_dynamic_size(), ir.ShapedType.get_dynamic_stride_or_offset()
+    layout = ir.StridedLayoutAttr.get(unknown, list(strides))
+    result = ir.MemRefType.get(list(shape), ir.MemRefType(source.type).element_type, layout)
+    rank = len(starts)
+    return memref.SubViewOp(
+        result, source, list(starts), [], [], [dynamic] * rank, list(sizes), [1] * rank
+    ).result
+
+
+def pieces(size: int, step: int) -> list[tuple[int, int]]:
+    """`size` cut into runs of `step` and what is left: (start, width of a piece)."""
+    whole = size - size % step
+    return [(0, step)] * (whole > 0) + [(whole, size - whole)] * (whole < size)
+
+
+def _factors(op: ir.Operation) -> list[Matrix]:
+    """a, b and c of a product, with transposed views of what it reads transposed."""
+    maps = [ir.AffineMapAttr(m).value for m in op.attributes["indexing_maps"]]
+    loops = [[ir.AffineDimExpr(r).position for r in m.results] for m in maps]
+    inner = maps[0].n_dims - 1
+    turned = [loops[0][-1] != inner, loops[1][-2] != inner, False]
+    return [Matrix(_transposed(v) if t else v) for v, t in zip(op.operands, turned)]
+
+
+def _transposed(value: ir.Value) -> ir.Value:
+    type_ = ir.MemRefType(value.type)
+    strides, offset = type_.get_strides_and_offset()
+    *batch, rows, columns = type_.shape
+    layout = ir.StridedLayoutAttr.get(offset, [*strides[:-2], strides[-1], strides[-2]])
+    result = ir.MemRefType.get([*batch, columns, rows], type_.element_type, layout)
+    order = [*range(len(batch)), len(batch) + 1, len(batch)]
+    return memref.transpose(result, value, ir.AffineMapAttr.get(ir.AffineMap.get_permutation(order)))
+
+
+def _transpose_into(source: Matrix, target: Matrix, lanes: int) -> None:
+    """Copies a matrix whose columns are contiguous to one whose rows are, by blocks in registers."""
+    depth, width = source.shape
+    size = lanes
+    while depth % size or width % size:
+        size //= 2
+    if size == 1:
+        _convert_into(source.value, target.value)
+        return
+    narrow = ir.VectorType.get([size], source.element)
+    wide = ir.VectorType.get([size], target.element)
+    columns = Matrix(_transposed(source.value))  # contiguous along its rows
+    outer = scf.ForOp(index_constant(0), index_constant(depth), index_constant(size))
+    with ir.InsertionPoint(outer.body):
+        k = outer.induction_variable
+        inner = scf.ForOp(index_constant(0), index_constant(width), index_constant(size))
+        with ir.InsertionPoint(inner.body):
+            j = inner.induction_variable
+            rows = [
+                _converted(vector.load(narrow, columns.value, [arith.addi(j, index_constant(i)), k]), wide)
+                for i in range(size)
+            ]
+            for i, row in enumerate(_transposed_vectors(rows)):
+                vector.store(row, target.value, [arith.addi(k, index_constant(i)), j])
+            scf.YieldOp([])
+        scf.YieldOp([])
+
+
+def _transposed_vectors(rows: list[ir.Value]) -> list[ir.Value]:
+    """The columns of a square of vectors: each round merges row i with row i + n/2, element by element."""
+    size = len(rows)
+    low = [place for i in range(size // 2) for place in (i, size + i)]
+    high = [place + size // 2 for place in low]
+    for _ in range(size.bit_length() - 1):
+        pairs = list(zip(rows[: size // 2], rows[size // 2 :]))
+        rows = [vector.shuffle(a, b, mask) for a, b in pairs for mask in (low, high)]
+    return rows
+
+
+def _power_of_two_below(n: int) -> int:
+    return 1 << (n.bit_length() - 1)
+
+
+def _convert_into(source: ir.Value, target: ir.Value) -> None:
+    element = ir.MemRefType(target.type).element_type
+    generic(
+        [source],
+        [target],
+        [identity(2)] * 2,
+        ["parallel"] * 2,
+        lambda elements: [_converted(elements[0], element)],
+    )
+
+
+def _converted(x: ir.Value, type_: ir.Type) -> ir.Value:
+    """A number or vector in a wider type."""
+    if x.type == type_:
+        return x
+    is_integer = isinstance(element_of(type_), ir.IntegerType)
+    return (arith.extsi if is_integer else arith.extf)(type_, x)
+
+
+def _multiply_add(a: ir.Value, b: ir.Value, acc: ir.Value) -> ir.Value:
+    if isinstance(ir.VectorType(acc.type).element_type, ir.IntegerType):
+        return arith.addi(arith.muli(a, b), acc)
+    return vector.fma(a, b, acc)

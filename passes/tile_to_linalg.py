@@ -1,0 +1,116 @@
+"""tile-to-linalg: one program of a kernel as `linalg`, `tensor` and `scf` on tensors.
+
+Arrays become `memref`s, read with `bufferization.to_tensor` and written with `materialize_in_destination`, so that everything
+between is a value. The place in the grid comes as six arguments more, marked with `mosaic.role`. Nothing of a machine is in
+here: CPUs and IREE take the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from mosaic_compile.dialects.tile import array_type_of
+from mosaic_compile.mlir import func, ir
+
+from . import linalg_memory, linalg_reduce, linalg_shape
+from .linalg_shape import matmul
+from .lowering import Lowering, attributes_of
+from .walk import argument_attributes, defining_op, written_arrays
+
+ROLES = ("program_id",) * 3 + ("num_programs",) * 3
+
+
+@dataclass
+class TileToLinalgLowering(Lowering):
+    """The rewrite of one kernel.
+
+    program_ids, num_programs: the grid's arguments. written: the (old) arrays that the kernel writes.
+    """
+
+    program_ids: Sequence[ir.Value] = ()
+    num_programs: Sequence[ir.Value] = ()
+    written: set[ir.Value] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class TileToLinalg:
+    name: ClassVar[str] = "tile-to-linalg"
+
+    def run(self, module: ir.Module) -> None:
+        with module.context:
+            for function in list(module.body.operations):
+                with function.operation.location, ir.InsertionPoint(function.operation):
+                    _lower_kernel(function)
+                function.operation.erase()
+
+
+def _lower_kernel(function: Any) -> None:
+    i32 = ir.IntegerType.get_signless(32)
+    old = list(function.arguments)
+    types = [_argument_type(a) for a in old]
+    new = func.FuncOp(function.name.value, ([*types, *[i32] * len(ROLES)], []))
+    for name, attribute in attributes_of(function.operation).items():
+        if name.startswith("tile."):
+            new.operation.attributes[name] = attribute
+    roles = [{"mosaic.role": ir.StringAttr.get(role)} for role in ROLES]
+    new.arg_attrs = [ir.DictAttr.get(a) for a in [*argument_attributes(function.operation), *roles]]
+    block = new.add_entry_block()
+    ids, numbers = block.arguments[len(old) : len(old) + 3], block.arguments[len(old) + 3 :]
+    lowering = TileToLinalgLowering(
+        RULES,
+        program_ids=list(ids),
+        num_programs=list(numbers),
+        written=written_arrays(function.operation),
+        values=dict(zip(old, block.arguments)),
+    )
+    with ir.InsertionPoint(block):
+        lowering.block(function.body.blocks[0])
+
+
+def _argument_type(argument: ir.Value) -> ir.Type:
+    if not str(argument.type).startswith("!tile.array"):
+        return argument.type
+    tensor, strides = array_type_of(argument)
+    dynamic = ir.ShapedType.get_dynamic_stride_or_offset()
+    layout = ir.StridedLayoutAttr.get(0, [dynamic if s < 0 else s for s in strides])
+    return ir.MemRefType.get(list(tensor.shape), tensor.element_type, layout)
+
+
+# The rules that need no file of their own.
+
+
+def program_id(lowering: TileToLinalgLowering, op: ir.Operation) -> Sequence[ir.Value]:
+    return [lowering.program_ids[op.attributes["axis"].value]]
+
+
+def num_programs(lowering: TileToLinalgLowering, op: ir.Operation) -> Sequence[ir.Value]:
+    return [lowering.num_programs[op.attributes["axis"].value]]
+
+
+def dot(lowering: TileToLinalgLowering, op: ir.Operation) -> Sequence[ir.Value]:
+    a, b, acc = op.operands
+    (left, left_turned), (right, right_turned) = (_untransposed(lowering, x) for x in (a, b))
+    return [matmul(left, right, lowering[acc], left_turned, right_turned)]
+
+
+def _untransposed(lowering: TileToLinalgLowering, value: ir.Value) -> tuple[ir.Value, bool]:
+    """A factor, or the tile whose transpose it is: products read either way."""
+    op = defining_op(value)
+    if op is not None and op.name == "tile.permute":
+        order = list(op.opview.order)
+        rank = len(order)
+        if order == [*range(rank - 2), rank - 1, rank - 2]:
+            return lowering[op.operands[0]], True
+    return lowering[value], False
+
+
+RULES = {
+    **linalg_memory.RULES,
+    **linalg_reduce.RULES,
+    **linalg_shape.RULES,
+    "tile.program_id": program_id,
+    "tile.num_programs": num_programs,
+    "tile.dot": dot,
+}
