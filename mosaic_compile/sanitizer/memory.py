@@ -151,9 +151,9 @@ def _visit(op: Op, watch: Watch, shadow: Shadow, cells: Cells, does: str) -> Non
         cells.fill(own, fresh, mine | watch.site(op))
     if watch.loops:
         stamps = cells.of(shadow.stamps)
-        if does == "reads":
-            _check_iterations(op, watch, shadow, cells, stamps)
-        else:
+        if does != "adds":
+            _check_iterations(op, watch, shadow, cells, does, stamps)
+        if does != "reads":
             stamp = watch.clock << SITE_BITS | watch.site(op)
             cells.fill(shadow.stamps, np.ones(stamps.shape, bool), stamp)
 
@@ -187,8 +187,10 @@ def _race(
         watch.report("race", op, watch.sites[site], len(places), example)
 
 
-def _check_iterations(op: Op, watch: Watch, shadow: Shadow, cells: Cells, stamps: np.ndarray) -> None:
-    """Reads of what an earlier iteration of a loop wrote, while its iterations may overlap."""
+def _check_iterations(
+    op: Op, watch: Watch, shadow: Shadow, cells: Cells, does: str, stamps: np.ndarray
+) -> None:
+    """Reads and writes of what an earlier iteration of a loop wrote, while its iterations may overlap."""
     times = stamps >> SITE_BITS
     early = np.zeros(stamps.shape, bool)
     for loop in watch.loops:
@@ -198,9 +200,10 @@ def _check_iterations(op: Op, watch: Watch, shadow: Shadow, cells: Cells, stamps
     position = tuple(map(int, np.argwhere(early)[0]))
     element = cells.element(position)
     other = watch.sites[site_of(int(stamps[position]))]
+    kind = "pipelined" if does == "reads" else "overwritten"
     example = Finding(
-        "pipelined",
-        f"program {watch.program} reads {name_of(shadow, element)}, which an earlier iteration of the loop wrote, "
+        kind,
+        f"program {watch.program} {does} {name_of(shadow, element)}, which an earlier iteration of the loop wrote, "
         "while iterations overlap",
         watch.place(op),
         "the earlier iteration wrote it here",
@@ -210,7 +213,7 @@ def _check_iterations(op: Op, watch: Watch, shadow: Shadow, cells: Cells, stamps
         watch.program,
         lane=cells.lane(position),
     )
-    watch.report("pipelined", op, other, int(np.count_nonzero(early)), lambda: example)
+    watch.report(kind, op, other, int(np.count_nonzero(early)), lambda: example)
 
 
 # Reading.

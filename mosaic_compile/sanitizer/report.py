@@ -27,6 +27,11 @@ KINDS: dict[str, Kind] = {
         "loads may be issued before an earlier iteration's store: carry the value in a variable, or take "
         "num_stages, flatten and warp_specialize off the loop",
     ),
+    "overwritten": Kind(
+        "race",
+        "stores of iterations that overlap may arrive in either order: store once, behind the loop, or take "
+        "num_stages, flatten and warp_specialize off the loop",
+    ),
     "uninitialized": Kind(
         "uninitialized read",
         "write the element before it is read: fill the array before the kernel, or mask the load",
