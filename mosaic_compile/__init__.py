@@ -92,6 +92,7 @@ from .language.ops import (
     where,
     zeros,
 )
+from .runtime.threads import get_num_threads, set_num_threads
 
 # The names that PyTorch and NumPy users type first.
 float64, float32, float16, bfloat16 = f64, f32, f16, bf16

@@ -7,7 +7,7 @@ import functools
 import importlib
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,24 @@ CPUS: Mapping[str, CpuTarget] = {
     )
 }
 
-TARGETS: Mapping[str, Target] = GPUS
+
+class _Targets(Mapping[str, Target]):
+    """All targets by name; this machine's CPU is looked at when it is asked for."""
+
+    def __getitem__(self, name: str) -> Target:
+        return host_cpu() if name == HOST else {**GPUS, **CPUS}[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*GPUS, HOST, *CPUS))
+
+    def __len__(self) -> int:
+        return len(GPUS) + 1 + len(CPUS)
+
+    def __contains__(self, name: object) -> bool:
+        return name == HOST or name in GPUS or name in CPUS
+
+
+TARGETS: Mapping[str, Target] = _Targets()
 
 
 def find(name: str) -> Target:

@@ -23,7 +23,15 @@ from mosaic_compile.targets import HOST, CpuTarget
 
 from . import codegen, isolated
 from .c_header import header
+from .cpu import program_stages
 from .translate import translate
+
+PACKAGES = ("llvmlite",)  # whose versions decide the result
+
+
+def stages(target: CpuTarget) -> tuple[Any, ...]:
+    """The whole way from a traced kernel to the object."""
+    return (*program_stages(target), *machine_stages(target))
 
 
 def machine_stages(target: CpuTarget) -> tuple[Any, ...]:

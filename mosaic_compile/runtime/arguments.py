@@ -73,7 +73,7 @@ def _bind(kernel: Kernel, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bou
                     f"{kernel.name}: the scalar '{param.name}' is missing",
                     f"its form is {kernel.name}{_call_form(kernel)}",
                 )
-            scalars[param.name] = _scalar(param, values.get(param.name, param.default))
+            scalars[param.name] = check_scalar(param, values.get(param.name, param.default))
     given = {k: v for k, v in values.items() if k in constants} | {
         k: v for k, v in kwargs.items() if k in OPTIONS
     }
@@ -89,7 +89,8 @@ def _call_form(kernel: Kernel) -> str:
     return str(inspect.Signature(plain))
 
 
-def _scalar(param: ScalarParam, value: Any) -> Any:
+def check_scalar(param: ScalarParam, value: Any) -> Any:
+    """A scalar argument as a Python number; raises ArgumentError where its type does not hold it."""
     if isinstance(value, np.generic) or type(value).__module__.partition(".")[0] == "torch":
         value = value.item()
     is_bool = isinstance(value, bool)

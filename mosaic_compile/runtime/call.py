@@ -1,41 +1,84 @@
-"""`kernel(a, b, c)`: arrays on a GPU run there, compiled on first use; arrays on the host run through the interpreter."""
+"""`kernel(a, b, c)`: arrays on a GPU run there, arrays on the host on its CPU, compiled on first use."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import threading
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from mosaic_compile import driver, targets
 from mosaic_compile.artifact import Artifact
-from mosaic_compile.errors import LaunchError
+from mosaic_compile.errors import ArgumentError, LaunchError
+from mosaic_compile.language.arrays import ArrayParam, ConstParam, ScalarParam
 from mosaic_compile.language.kernel import Kernel
-from mosaic_compile.language.specialization import Specialization
+from mosaic_compile.language.specialization import ALIGNMENT, OPTIONS, Specialization
 
-from . import cuda
-from .arguments import Bound, bind, specialize_call
+from . import cuda, threads
+from .arguments import Bound, bind, check_scalar, specialize_call
 from .arrays import HOST
 from .interpret import interpret
 from .launch import Launcher
 
-_compiled: dict[tuple[Any, ...], Launcher] = {}
+RUNS_ON_CPU = False  # whether arrays on the host go to the CPU target, rather than to the interpreter
+REMEMBERED = 4096  # calls whose preparation is kept
+
+_compiled: dict[tuple[Any, ...], Any] = {}
+_prepared: dict[Hashable, Any] = {}
 _lock = threading.Lock()
 
 
 def call(kernel: Kernel, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     """Runs a kernel on a call's arguments; raises ArgumentError, LaunchError and the compiler's errors."""
+    interpreted = os.environ.get("MOSAIC_INTERPRET", "0") not in ("", "0")
+    form = None if interpreted or not RUNS_ON_CPU else _form(kernel, args, kwargs)
+    if form is not None:
+        key, addresses, scalars = form
+        try:
+            prepared = _prepared.get(key)
+        except TypeError:  # a constant that cannot be hashed
+            form = prepared = None
+        if prepared is not None:
+            prepared.run(addresses, scalars)
+            return
     bound = bind(kernel, args, kwargs)
     place = next(((a.device, a.device_index) for a in bound.arrays.values()), (HOST, 0))
-    if place[0] == HOST or os.environ.get("MOSAIC_INTERPRET", "0") not in ("", "0"):
+    if interpreted or (place[0] == HOST and not RUNS_ON_CPU):
         interpret(kernel, bound)
+    elif place[0] == HOST:
+        prepared = program(kernel, bound).prepare(bound)
+        if form is not None:
+            if len(_prepared) >= REMEMBERED:
+                _prepared.clear()
+            _prepared[form[0]] = prepared
+        prepared.run({name: info.address for name, info in bound.arrays.items()}, bound.scalars)
     else:
         launcher(kernel, bound, place[1])(bound)
 
 
 def launcher(kernel: Kernel, bound: Bound, device: int) -> Launcher:
     """The compiled kernel for these arguments on a GPU: from memory, from disk, or compiled now."""
+    return _loaded(kernel, bound, _target(device), lambda artifact: Launcher(artifact, device), device)
+
+
+def program(kernel: Kernel, bound: Bound) -> Any:
+    """The compiled kernel for these arguments on this machine's CPU: from memory, from disk, or compiled now."""
+    from .cpu import Program  # LLVM takes its time to load
+
+    return _loaded(kernel, bound, targets.host_cpu(), Program, None)
+
+
+def _loaded(
+    kernel: Kernel,
+    bound: Bound,
+    target: targets.Target,
+    load: Callable[[Artifact], Any],
+    device: int | None,
+) -> Any:
     spec = specialize_call(kernel, bound)
     key = (kernel, device, _key(spec))
     found = _compiled.get(key)
@@ -43,7 +86,7 @@ def launcher(kernel: Kernel, bound: Bound, device: int) -> Launcher:
         with _lock:
             found = _compiled.get(key)
             if found is None:
-                found = _compiled[key] = Launcher(_compile(kernel, spec, bound, device), device)
+                found = _compiled[key] = load(_compile(kernel, spec, bound, target))
     return found
 
 
@@ -52,22 +95,79 @@ def _key(spec: Specialization) -> tuple[Any, ...]:
     return tuple(tuple(sorted(p.items(), key=lambda item: item[0])) for p in parts)
 
 
-@lru_cache
+@functools.cache
 def _target(device: int) -> targets.Target:
     capability = cuda.compute_capability(device)
     assert capability is not None
     name = f"sm{capability[0]}{capability[1]}"
-    if name not in targets.TARGETS:
+    if name not in targets.GPUS:
         raise LaunchError(
             f"this GPU is an {name}, which kernels are not compiled for",
-            f"the targets are: {', '.join(targets.TARGETS)}",
+            f"the targets are: {', '.join(targets.GPUS)}",
         )
-    return targets.TARGETS[name]
+    return targets.GPUS[name]
 
 
-def _compile(kernel: Kernel, spec: Specialization, bound: Bound, device: int) -> Artifact:
-    """The artifact; where the call sets nothing that `tune` does, its first entry that fits the device is taken."""
-    compilation = driver.Compilation(_target(device))
+def _compile(kernel: Kernel, spec: Specialization, bound: Bound, target: targets.Target) -> Artifact:
+    """The artifact; where the call sets nothing that `tune` does, its first entry that fits the target is taken."""
+    compilation = driver.Compilation(target)
     entries = [entry for entry in kernel.tune if not entry.keys() & bound.given.keys()]
     specs = [specialize_call(kernel, bound, entry) for entry in entries] or [spec]
     return driver.first_that_fits(specs, lambda s: driver.cached_artifact(kernel, s, compilation))[1]
+
+
+# Calls like one before: what decides the preparation, without looking at more.
+
+_ARRAY, _SCALAR, _CONSTANT = "array", "scalar", "constant"
+
+
+@functools.cache
+def _parameters(
+    kernel: Kernel,
+) -> tuple[tuple[tuple[str, str, Any], ...], Mapping[str, tuple[str, str, Any]]]:
+    kinds = {ArrayParam: _ARRAY, ScalarParam: _SCALAR, ConstParam: _CONSTANT}
+    listed = tuple((p.name, kinds[type(p)], p) for p in kernel.signature.params)
+    by_name = {p[0]: p for p in listed} | {name: (name, _CONSTANT, None) for name in OPTIONS}
+    return listed, by_name
+
+
+def _form(
+    kernel: Kernel, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Hashable, dict[str, int], dict[str, Any]] | None:
+    """What decides how a call with arrays on the host is prepared, and what it does not: addresses and scalars by name.
+
+    None where that takes a closer look: arrays of other libraries, and calls that may be mistaken.
+    """
+    listed, by_name = _parameters(kernel)
+    if len(args) > len(listed):
+        return None
+    given: Iterable[tuple[tuple[str, str, Any], Any]] = zip(listed, args)
+    if kwargs:
+        if not kwargs.keys() <= by_name.keys():
+            return None
+        given = itertools.chain(given, ((by_name[name], value) for name, value in kwargs.items()))
+    key: list[Any] = [kernel, threads.get_num_threads()]
+    addresses: dict[str, int] = {}
+    scalars: dict[str, Any] = {}
+    for (name, kind, declared), value in given:
+        key.append(name)
+        if kind is _ARRAY:
+            if type(value) is np.ndarray:
+                address = value.__array_interface__["data"][0]
+                key += (address % ALIGNMENT, value.shape, value.strides, value.dtype, value.flags.writeable)
+            elif value is None:
+                continue
+            elif type(value).__module__ == "torch" and value.device.type == HOST:
+                address = value.data_ptr()
+                key += (address % ALIGNMENT, value.shape, value.stride(), value.dtype)
+            else:
+                return None
+            addresses[name] = address
+        elif kind is _SCALAR:
+            try:
+                scalars[name] = check_scalar(declared, value)
+            except ArgumentError:
+                return None
+        else:
+            key += (type(value), value)
+    return tuple(key), addresses, scalars

@@ -53,8 +53,7 @@ class Program:
     def __call__(self, bound: Bound) -> None:
         """Runs the kernel; it is done when this returns. Raises ArgumentError and LaunchError."""
         prepared = self.prepare(bound)
-        addresses = {name: info.address for name, info in bound.arrays.items()}
-        prepared.run([addresses[n] for n in prepared.arrays], [bound.scalars[n] for n in prepared.scalars])
+        prepared.run({name: info.address for name, info in bound.arrays.items()}, bound.scalars)
 
     def prepare(self, bound: Bound) -> Prepared:
         """What a call comes down to whose arrays have these sizes and layouts; checks them."""
@@ -89,40 +88,36 @@ class Program:
                 case "dim":
                     value = sizes[parameter["name"]]
                 case "scalar":
+                    name = parameter["name"]
                     code, encode = _SCALARS.get(parameter["dtype"], ("Q", None))
-                    scalars.append((parameter["name"], slot, encode or _bits_of(parameter["dtype"])))
+                    encode = encode or _bits_of(parameter["dtype"])
+                    scalars.append((name, slot, encode))
+                    value = encode(bound.scalars[name])
             form += code
             values.append(value)
-        names = [name for name, _ in arrays]
-        spans = {name: _span(bound.arrays[name]) for name in names}
-        apart = [
-            (names.index(w), names.index(o), w, o)
-            for w in names
-            if w in self.written
-            for o in names
-            if o != w and not (o in self.written and o < w)  # each pair once
-        ]
         return Prepared(
-            self,
-            programs,
-            workers,
-            struct.Struct(form),
-            values,
-            [slot for _, slot in arrays],
-            names,
-            [(slot, encode) for _, slot, encode in scalars],
-            [name for name, _, _ in scalars],
-            [spans[name] for name in names],
-            apart,
+            self, programs, workers, struct.Struct(form), values, arrays, scalars, self._apart(bound.arrays)
         )
+
+    def _apart(self, arrays: Mapping[str, ArrayInfo]) -> list[tuple[str, str, int, int]]:
+        """Pairs of arrays that may share no memory, and how far apart their addresses must be to keep to that:
+        the second's less the first's is at most the one number, or at least the other."""
+        pairs = []
+        for written, other in itertools.permutations(arrays, 2):
+            if written not in self.written or (other in self.written and other < written):
+                continue  # each pair once
+            (low, high), (other_low, other_high) = (_span(arrays[name]) for name in (written, other))
+            if low < high and other_low < other_high:
+                pairs.append((written, other, low - other_high, high - other_low))
+        return pairs
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A call up to its arrays' addresses and its scalars' values.
 
-    values: the argument block's numbers, with room at `array_slots` and `scalar_slots`. spans: where each array's bytes
-    begin and end, from its address on. apart: pairs of arrays, by place and name, that may share no memory.
+    values: the argument block's numbers, with room for addresses and scalars in the slots that arrays and scalars name.
+    apart: see `Program._apart`.
     """
 
     program: Program
@@ -130,23 +125,17 @@ class Prepared:
     workers: int
     block: struct.Struct
     values: list[Any]
-    array_slots: Sequence[int]
-    arrays: Sequence[str]
-    scalar_slots: Sequence[tuple[int, Callable[[Any], Any]]]
-    scalars: Sequence[str]
-    spans: Sequence[tuple[int, int]]
-    apart: Sequence[tuple[int, int, str, str]]
+    arrays: Sequence[tuple[str, int]]
+    scalars: Sequence[tuple[str, int, Callable[[Any], Any]]]
+    apart: Sequence[tuple[str, str, int, int]]
 
-    def run(self, addresses: Sequence[int], scalars: Sequence[Any]) -> None:
-        """Runs the kernel on arrays at these addresses; raises ArgumentError where one that is written overlaps another."""
-        for i, j, written, other in self.apart:
-            (low, high), (other_low, other_high) = self.spans[i], self.spans[j]
-            if (
-                addresses[i] + low < addresses[j] + other_high
-                and addresses[j] + other_low < addresses[i] + high
-                and low < high
-                and other_low < other_high
-            ):
+    def run(self, addresses: Mapping[str, int], scalars: Mapping[str, Any]) -> None:
+        """Runs the kernel on arrays at these addresses; a scalar that is left out keeps its value.
+
+        Raises ArgumentError where an array that is written overlaps another.
+        """
+        for written, other, below, above in self.apart:
+            if below < addresses[other] - addresses[written] < above:
                 raise ArgumentError(
                     f"'{written}' is written by the kernel and shares memory with '{other}'",
                     "pass an array of its own for the output",
@@ -154,16 +143,18 @@ class Prepared:
         if not self.programs:
             return
         values = self.values.copy()
-        for slot, address in zip(self.array_slots, addresses):
-            values[slot] = address
-        for (slot, encode), value in zip(self.scalar_slots, scalars):
-            values[slot] = encode(value)
+        for name, slot in self.arrays:
+            values[slot] = addresses[name]
+        if scalars:
+            for name, slot, encode in self.scalars:
+                if name in scalars:
+                    values[slot] = encode(scalars[name])
         program = self.program
         alone = self.workers == 1 or self.programs * program.nanoseconds < ALONE
+        workers = 1 if alone else min(self.workers, self.programs)
         begin = perf_counter_ns()
-        workers = 1 if alone else self.workers
         threads.run(program.share, self.block.pack(*values), self.programs, program.scratch_bytes, workers)
-        program.nanoseconds = (perf_counter_ns() - begin) * min(workers, self.programs) / self.programs
+        program.nanoseconds = (perf_counter_ns() - begin) * workers / self.programs
 
 
 def _span(info: ArrayInfo) -> tuple[int, int]:

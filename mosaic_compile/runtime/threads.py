@@ -118,8 +118,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def run(share: Share, arguments: bytes, programs: int, scratch_bytes: int, threads: int) -> None:
-    """Runs the programs of a grid on up to `threads` threads; the last has ended when it returns."""
-    threads = min(threads, programs)
+    """Runs the programs of a grid on some threads; the last has ended when it returns."""
     if threads <= 1:
         counter = ctypes.c_int64()
         share(arguments, ctypes.byref(counter), programs, programs, scratch(scratch_bytes))

@@ -98,8 +98,8 @@ def test_arrays_that_may_not_overlap(loaded):
     y = np.zeros(128, np.float32)
     prepared = add.prepare(bound(artifact, {"x": x, "y": y}, {"s": 1.0}))
     with pytest.raises(ArgumentError, match="shares memory"):  # what is kept of a call checks new addresses
-        prepared.run([x.ctypes.data, x.ctypes.data + 4 * 127], [1.0])
-    prepared.run([x.ctypes.data, y.ctypes.data], [1.0])
+        prepared.run({"x": x.ctypes.data, "y": x.ctypes.data + 4 * 127}, {})
+    prepared.run({"x": x.ctypes.data, "y": y.ctypes.data}, {})
     assert (y == 1).all()
 
 
