@@ -6,7 +6,7 @@ BIN := .venv/bin
 OLDEST_TRITON := 3.6.0
 JOBS ?= auto
 
-.PHONY: run test lint check-types test-newest test-oldest clean
+.PHONY: run test lint check-types test-newest test-oldest fuzz clean
 
 run: .venv/installed
 	$(BIN)/mosaic-compile kernels/matmul.py --target sm90 --kernel matmul
@@ -42,6 +42,11 @@ test-oldest: .venv/installed-dev .venv/triton-oldest/installed
 .venv/triton-oldest/installed: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-deps --target .venv/triton-oldest "triton==$(OLDEST_TRITON)"
 	touch $@
+
+# More random kernels than the tests run, with new seeds each time: FUZZ="--count 100000 --seed 7" repeats a run.
+FUZZ ?= --seconds 600 --count 1000000 --seed $(shell date +%s)
+fuzz: .venv/installed-dev
+	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 clean:
 	rm -rf .venv build *.egg-info
