@@ -6,9 +6,11 @@ of sums and the functions of a GPU give others of its kind. So the tolerance of 
 
     SAFETY * noise + the larger of OUTPUT_ULPS ulp of R in its own type and FUNCTION_ULPS ulp of R in f32
 
-where `noise` is the largest |H - R|, less one ulp, among the elements about as large as this one or smaller.
+where `noise` is the largest |H - R|, less one ulp, among the elements up to REACH times as large as this one.
 One ulp is what two values on either side of a rounding boundary differ by, however close they are. Results
-that cancel to little come with the errors of the large numbers that they are made of, and only with those.
+that cancel to little come with the errors of the large numbers that they are made of, hence REACH; but
+what is smaller by far, as exponentials are, is not forgiven the errors of the largest. Where an output has few
+elements, the kernel is run again on inputs that differ slightly, for more samples.
 Integers and truth values must be equal, unless rounding changes them (H differs from R): then by no more.
 
 To run a program again in another precision is what Kahan, "How futile are mindless assessments of roundoff in
@@ -18,6 +20,7 @@ floating-point computation?", 2006, proposes for finding out what rounding does 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -28,25 +31,33 @@ from mosaic_compile.interpreter.exact import is_float, wide
 from mosaic_compile.mlir import ir
 from mosaic_compile.passes import walk
 
-from .case import Case, run_kernel
+from .case import Case, run_kernel, same_layout
 
 SAFETY = 8  # one sample of the errors stands for all
 OUTPUT_ULPS = 2
 # GPUs' functions are off by some ulp where the interpreter rounds once: exp by 2 + 1.2 |x| (CUDA C++ Programming Guide,
 # intrinsic functions), divisions and square roots by 2.
 FUNCTION_ULPS = 16
+REACH = 1024.0
 SAMPLES = 64  # the fewest elements among which noise is looked for
+AGAIN = 8  # the most runs more for an output of fewer elements
+NUDGE = 2.0**-6  # how far their inputs differ, relatively: bf16 has 8 bits
 # Where the kernel computes in f64 there is nothing wider to compare with: errors relative to the largest element.
 F64_ERROR = 2.0**-40
 
 
 @dataclass(frozen=True, eq=False)
 class Rounding:
-    """One output in three arithmetics. real: without the kernel's own conversions to narrower types either; None if not run."""
+    """One output in three arithmetics.
+
+    real: without the kernel's own conversions to narrower types either; None if not run. again: the same output
+    of slightly other inputs.
+    """
 
     exact: np.ndarray
     hardware: np.ndarray
     real: np.ndarray | None
+    again: tuple[Rounding, ...] = ()
 
     @property
     def error(self) -> np.ndarray:
@@ -65,27 +76,38 @@ class Rounding:
         """
         if not is_float(self.exact.dtype):
             return np.full(self.exact.shape, self.error.max(initial=0.0))
-        size = np.abs(wide(self.exact))
-        size = np.where(np.isfinite(size), size, 0.0)
-        own, error = ulp(self.exact), self.error
-        # inf - inf, where a difference is infinite, is not wanted.
-        excess = np.where(np.isfinite(error), np.maximum(error - own, 0.0), 0.0)
+        size, own, error = self.size, ulp(self.exact), self.error
+        samples = (self, *self.again)
+        sizes, excess = (
+            np.concatenate(list(map(np.ravel, x))) for x in zip(*((s.size, s.excess) for s in samples))
+        )
         if self.exact.dtype == np.float64:
             rest = OUTPUT_ULPS * own + F64_ERROR * size.max(initial=0.0)
         else:
             rest = np.maximum(OUTPUT_ULPS * own, FUNCTION_ULPS * ulp(size.astype(np.float32)))
-        return np.where(np.isinf(error), np.inf, SAFETY * noise(excess, size) + rest + more)
+        return np.where(np.isinf(error), np.inf, SAFETY * noise(excess, sizes, size) + rest + more)
+
+    @property
+    def size(self) -> np.ndarray:
+        """|R|, 0 where it is not finite."""
+        size = np.abs(wide(self.exact))
+        return np.where(np.isfinite(size), size, 0.0)
+
+    @property
+    def excess(self) -> np.ndarray:
+        """|H - R| less one ulp, 0 where rounding decides whether an element is finite."""
+        finite = np.where(np.isfinite(self.error), self.error, 0.0)
+        return np.maximum(finite - ulp(self.exact), 0.0)
 
 
-def noise(excess: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """For each element the largest excess among those of at most twice its size, of which there are at least SAMPLES."""
-    if not size.size:
-        return excess
-    order = np.argsort(size, axis=None)
-    largest = np.maximum.accumulate(excess.flat[order])
-    count = np.searchsorted(size.flat[order], 2 * size.reshape(-1), side="right")
-    count = np.clip(count, min(SAMPLES, size.size), size.size)
-    return largest[count - 1].reshape(size.shape)
+def noise(excess: np.ndarray, sizes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """For each wanted size the largest excess of samples up to REACH times as large, of which SAMPLES are looked at at least."""
+    if not sizes.size:
+        return np.zeros(wanted.shape)
+    order = np.argsort(sizes)
+    largest = np.maximum.accumulate(excess[order])
+    count = np.searchsorted(sizes[order], REACH * wanted, side="right")
+    return largest[np.clip(count, min(SAMPLES, sizes.size), sizes.size) - 1]
 
 
 def ulp(x: np.ndarray) -> np.ndarray:
@@ -128,7 +150,34 @@ def roundings(case: Case) -> dict[str, Rounding]:
     module = case.lowered(0)
     exact, hardware = (_interpreted(case, module, arithmetic) for arithmetic in ("exact", "hardware"))
     real = _real(case, module) if case.kernel.reference is not None or uses_tf32(module) else {}
-    return {name: Rounding(exact[name], hardware[name], real.get(name)) for name in case.outputs}
+    again: list[dict[str, Rounding]] = []
+    least = min(
+        (array.size for array in exact.values() if array.size and is_float(array.dtype)), default=SAMPLES
+    )
+    for seed in range(min(AGAIN, -(-SAMPLES // least) - 1)):
+        other = nudged(case, seed)
+        pair = [_interpreted(other, module, arithmetic) for arithmetic in ("exact", "hardware")]
+        again.append({name: Rounding(pair[0][name], pair[1][name], None) for name in case.outputs})
+    return {
+        name: Rounding(exact[name], hardware[name], real.get(name), tuple(more[name] for more in again))
+        for name in case.outputs
+    }
+
+
+def nudged(case: Case, seed: int) -> Case:
+    """The case with each element of floating-point arrays changed by up to NUDGE of itself."""
+    generator = np.random.default_rng(seed)
+
+    def change(value: Any) -> Any:
+        if not isinstance(value, np.ndarray) or not is_float(value.dtype):
+            return value
+        changed = same_layout(value)
+        factor = 1 + NUDGE * generator.uniform(-1, 1, value.shape)
+        with np.errstate(all="ignore"):
+            changed[...] = (wide(value) * factor).astype(value.dtype)
+        return changed
+
+    return replace(case, values={name: change(value) for name, value in case.values.items()})
 
 
 def _interpreted(case: Case, module: ir.Module, arithmetic: str) -> dict[str, np.ndarray]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mosaic_compile.check import Difference
-from mosaic_compile.check.rounding import SAMPLES, Rounding, distance, noise, ulp
+from mosaic_compile.check.rounding import AGAIN, NUDGE, SAMPLES, Rounding, distance, noise, ulp
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 F8 = np.dtype(ml_dtypes.float8_e4m3fn)
@@ -26,12 +28,17 @@ def in_blocks(terms: np.ndarray, size: int) -> np.ndarray:
     return total
 
 
-@settings(max_examples=60, deadline=None)
+def summed(terms: np.ndarray, dtype: np.dtype) -> Rounding:
+    """Sums as the interpreter would do them."""
+    return Rounding(terms.astype(np.float64).sum(-1).astype(dtype), in_blocks(terms, 16).astype(dtype), None)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 2**32),
     count=st.sampled_from([1, 2, 7, 64, 300]),
     rows=st.sampled_from([1, 3, 50, 400]),
-    spread=st.sampled_from([0, 3, 10]),
+    spread=st.sampled_from([0, 3]),
     dtype=st.sampled_from([np.dtype(np.float32), BF16, np.dtype(np.float16)]),
 )
 def test_another_order_of_a_sum_is_within_the_tolerance(seed, count, rows, spread, dtype):
@@ -39,8 +46,10 @@ def test_another_order_of_a_sum_is_within_the_tolerance(seed, count, rows, sprea
     generator = np.random.default_rng(seed)
     scales = 2.0 ** generator.integers(-spread, spread + 1, (rows, 1))
     terms = (generator.standard_normal((rows, count)) * scales).astype(np.float32)
-    exact = terms.astype(np.float64).sum(-1).astype(dtype)
-    rounding = Rounding(exact, in_blocks(terms, 16).astype(dtype), None)
+    nudges = [1 + NUDGE * generator.uniform(-1, 1, terms.shape).astype(np.float32) for _ in range(AGAIN)]
+    again = tuple(summed(terms * nudge, dtype) for nudge in (nudges if rows < SAMPLES else ()))
+    rounding = replace(summed(terms, dtype), again=again)
+    exact = rounding.exact
     for other in (in_blocks(terms, 1), in_blocks(terms[:, ::-1], 5), in_blocks(terms, 300)):
         assert Difference(other.astype(dtype), exact, rounding.tolerance()).ok
 
@@ -121,13 +130,13 @@ def test_where_rounding_overflows_nothing_is_compared():
     assert found.ok and found.max_error == 0 and found.relative == 0
 
 
-def test_noise_is_that_of_elements_as_large_or_smaller():
-    size = np.repeat([1e-3, 1.0, 1e3], SAMPLES)
+def test_noise_is_that_of_elements_of_about_that_size_or_smaller():
+    size = np.repeat([1e-4, 1.0, 1e4], SAMPLES)
     excess = np.repeat([1e-9, 1e-6, 1e-8], SAMPLES)
-    np.testing.assert_array_equal(noise(excess, size), np.repeat([1e-9, 1e-6, 1e-6], SAMPLES))
-    few = np.array([0.0, 5.0, 1.0])  # fewer than SAMPLES: all of them
-    np.testing.assert_array_equal(noise(few, np.array([1e-9, 1.0, 1e9])), 5.0)
-    assert noise(np.zeros((0, 3)), np.zeros((0, 3))).shape == (0, 3)
+    np.testing.assert_array_equal(noise(excess, size, size), np.repeat([1e-9, 1e-6, 1e-6], SAMPLES))
+    few, sizes = np.array([0.0, 5.0, 1.0]), np.array([1e-9, 1.0, 1e9])  # fewer than SAMPLES: all of them
+    np.testing.assert_array_equal(noise(few, sizes, np.array([[1e-9], [1e9]])), [[5.0], [5.0]])
+    assert noise(np.zeros(0), np.zeros(0), np.zeros((0, 3))).shape == (0, 3)
 
 
 def test_ulp_of_the_largest_number_is_the_distance_to_the_next_smaller():
