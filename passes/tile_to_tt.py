@@ -18,8 +18,8 @@ from mosaic_compile.errors import UsageError
 from mosaic_compile.mlir import bool_attribute, ir
 
 from . import tt_elementwise, tt_memory, tt_shape
+from .elements import is_fp8, splat_constant, with_element
 from .lowering import Lowering, attributes_of
-from .tt_fp8 import from_fp8, is_fp8, splat_constant, with_element
 from .tt_memory import Box, box_of, stored_type, uses_descriptor
 from .tt_shape import i32_attribute
 from .walk import BLOCK_ACCESSES, argument_attributes, block_extents, operations
@@ -296,7 +296,7 @@ def dot(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     a, b, acc = (lowering[o] for o in op.operands)
     if is_fp8(a.type) and not lowering.fp8:
         # f16 holds all values of both formats.
-        a, b = (from_fp8(x, with_element(x.type, ir.F16Type.get())) for x in (a, b))
+        a, b = (tt_elementwise.from_fp8_bits(x, with_element(x.type, ir.F16Type.get())) for x in (a, b))
     partial = 0
     if is_fp8(a.type):
         partial = min(shape_of(a.type)[-1], FP8_PARTIAL_SUM)

@@ -9,7 +9,8 @@ from mosaic_compile.dialects import tt
 from mosaic_compile.dialects.tile import element_type_of, shape_of
 from mosaic_compile.mlir import arith, ir, math
 
-from .tt_fp8 import fp8_bits, from_fp8, is_fp8, splat_constant, width, with_element
+from .elements import is_fp8, splat_constant, width, with_element
+from .narrow_floats import FORMATS, narrow, widen
 
 if TYPE_CHECKING:
     from .tile_to_tt import TileToTTLowering
@@ -43,7 +44,7 @@ def extend(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     """arith.extf"""
     source, target = lowering[op.operands[0]], op.results[0].type
     if is_fp8(source.type) and not lowering.fp8:
-        return [from_fp8(source, target)]
+        return [from_fp8_bits(source, target)]
     if element_type_of(target) == ir.F64Type.get() and width(source.type) < 32:
         # Triton has no step from fp8 or bf16 to f64.
         source = _extended(source, with_element(target, ir.F32Type.get()))
@@ -70,22 +71,36 @@ def from_integer(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Va
     return [_to_fp8(lowering, convert(wide, lowering[op.operands[0]]), type_)]
 
 
+def from_fp8_bits(source: ir.Value, target: ir.Type) -> ir.Value:
+    """fp8 to any wider type by integer arithmetic, for GPUs that have no conversion."""
+    byte = tt.BitcastOp(source, with_element(source.type, ir.IntegerType.get_signless(8))).result
+    result = widen(byte, FORMATS[str(element_type_of(source.type))], _bitcast)
+    if width(target) == 32:
+        return result
+    return (arith.extf if width(target) > 32 else arith.truncf)(target, result)
+
+
+def _bitcast(value: ir.Value, type_: ir.Type) -> ir.Value:
+    return tt.BitcastOp(value, type_).result
+
+
 def _to_fp8(lowering: TileToTTLowering, source: ir.Value, type_: ir.Type) -> ir.Value:
     wide = source.type
+    if not lowering.fp8:
+        if width(wide) < 32:
+            source = arith.extf(with_element(wide, ir.F32Type.get()), source)
+        return _bitcast(narrow(source, FORMATS[str(element_type_of(type_))], _bitcast), type_)
     within, limit, beyond = FP8_LIMIT[str(element_type_of(type_))]
     fits = arith.cmpf(within, math.absf(source), splat_constant(limit, wide))  # false for NaN
     bits = ir.IntegerType.get_signless(8)
-    if not lowering.fp8:
-        as_bits = fp8_bits(source, type_)
-    else:
-        converted = tt.FpToFpOp(source, type_)
-        converted.operation.attributes["rounding"] = _i32(tt.ROUND_NEAREST_EVEN)
-        as_bits = tt.BitcastOp(converted.result, with_element(type_, bits)).result
+    converted = tt.FpToFpOp(source, type_)
+    converted.operation.attributes["rounding"] = _i32(tt.ROUND_NEAREST_EVEN)
+    as_bits = _bitcast(converted.result, with_element(type_, bits))
     if beyond == float("inf"):
         outside = _infinity_bits(source, wide, with_element(type_, bits))
     else:
         outside = splat_constant(0x7F, with_element(type_, bits))
-    return tt.BitcastOp(arith.select(fits, as_bits, outside), type_).result
+    return _bitcast(arith.select(fits, as_bits, outside), type_)
 
 
 def _infinity_bits(source: ir.Value, wide: ir.Type, bits: ir.Type) -> ir.Value:

@@ -10,7 +10,7 @@ from mosaic_compile.dialects import tt
 from mosaic_compile.dialects.tile import array_type_of, element_type_of, shape_of
 from mosaic_compile.mlir import arith, ir
 
-from .tt_fp8 import splat_constant, with_element
+from .elements import splat_constant, with_element
 from .tt_shape import along, arange, broadcast_to, i32_attribute, permute_to, reshape_to, splat, tensor
 from .walk import argument_attributes
 
