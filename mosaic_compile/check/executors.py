@@ -18,12 +18,13 @@ from mosaic_compile.interpreter import tt
 from mosaic_compile.interpreter.exact import is_float
 from mosaic_compile.language.arrays import ArrayParam
 from mosaic_compile.mlir import ir
+from mosaic_compile.passes import walk
 from mosaic_compile.stages import Session
 
 from . import machine
 from .case import Case
 from .difference import Difference
-from .rounding import Rounding, products, uses_tf32
+from .rounding import Rounding
 
 Outputs = dict[str, np.ndarray]
 Judge = Callable[[Outputs], bool]
@@ -199,15 +200,11 @@ def _run_on_machine(case: Case) -> Outputs:
 
 
 def _machine_tolerance(case: Case, rounding: Rounding) -> np.ndarray | float:
-    """What tensor cores do otherwise than the interpreter: cut off operands for tf32, and add fp8 products in few bits."""
-    module = case.lowered(0)
-    more: np.ndarray | float = 0.0
-    if uses_tf32(module):
-        more = 2 * rounding.conversions.max(initial=0.0, where=np.isfinite(rounding.conversions))
-    if any("f8" in str(op.operands[0].type) for op in products(module)):
-        size = np.abs(rounding.exact.astype(np.float64))
-        more = more + FP8_SUM * size.max(initial=0.0, where=np.isfinite(size))
-    return more
+    """What tensor cores do otherwise than the interpreter: they add fp8 products in few bits."""
+    module = case.lowered(0)  # lives as long as its operations are looked at
+    found = [op for op in walk.operations(module.operation) if op.name == "tile.dot"]
+    of_fp8 = any("f8" in str(op.operands[0].type) for op in found)
+    return FP8_SUM * rounding.size.max(initial=0.0) if of_fp8 else 0.0
 
 
 MACHINE = Executor(

@@ -29,7 +29,6 @@ from mosaic_compile import interpreter
 from mosaic_compile.interpreter import Entry, Env, Op, bind_arguments
 from mosaic_compile.interpreter.exact import is_float, wide
 from mosaic_compile.mlir import ir
-from mosaic_compile.passes import walk
 
 from .case import Case, run_kernel, same_layout
 
@@ -135,21 +134,15 @@ def _as_it_is(op: Op, env: Env, x: np.ndarray) -> np.ndarray:
     return x
 
 
-def _product(op: Op, env: Env, *operands: np.ndarray) -> np.ndarray:
-    unrounded = replace(op, attributes={**op.attributes, "precision": "ieee"})
-    return _EXACT["tile.dot"](unrounded, env, *operands)
-
-
-_EXACT = interpreter.ARITHMETIC["exact"]
 # Exact arithmetic without the conversions that the kernel asks for.
-REAL: dict[str, Entry] = _EXACT | {"arith.truncf": _as_it_is, "tile.dot": _product}
+REAL: dict[str, Entry] = interpreter.ARITHMETIC["exact"] | {"arith.truncf": _as_it_is}
 
 
 def roundings(case: Case) -> dict[str, Rounding]:
     """Each output in the three arithmetics; raises InterpreterError for a program that fails."""
     module = case.lowered(0)
     exact, hardware = (_interpreted(case, module, arithmetic) for arithmetic in ("exact", "hardware"))
-    real = _real(case, module) if case.kernel.reference is not None or uses_tf32(module) else {}
+    real = _real(case, module) if case.kernel.reference is not None else {}
     again: list[dict[str, Rounding]] = []
     least = min(
         (array.size for array in exact.values() if array.size and is_float(array.dtype)), default=SAMPLES
@@ -193,11 +186,3 @@ def _real(case: Case, module: ir.Module) -> dict[str, np.ndarray]:
     given = [value if isinstance(value, np.ndarray) else wide(value) for value in bound]
     run_kernel(module, REAL, given, case.grid)
     return case.written(arguments)
-
-
-def products(module: ir.Module) -> list[ir.Operation]:
-    return [op for op in walk.operations(module.operation) if op.name == "tile.dot"]
-
-
-def uses_tf32(module: ir.Module) -> bool:
-    return any(op.attributes["precision"].value == "tf32" for op in products(module))
