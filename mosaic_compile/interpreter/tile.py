@@ -193,15 +193,17 @@ def _reduce(op: Op, env: Env, *sources: np.ndarray) -> Any:
 
 
 def _scan(op: Op, env: Env, *sources: np.ndarray) -> Any:
+    """Each element takes in the ones 1, 2, 4 … before it, as threads do side by side (Hillis and Steele, "Data
+    parallel algorithms", 1986)."""
     axis = op.attributes["axis"]
     order = slice(None, None, -1 if op.attributes["reverse"] else 1)
     parts = [np.moveaxis(s, axis, 0)[order] for s in sources]
-    running = [p[:1] for p in parts]
-    rows = [running]
-    for i in range(1, len(parts[0])):
-        running = _combine(op, env, running, [p[i : i + 1] for p in parts])
-        rows.append(running)
-    return _single(op, [np.moveaxis(np.concatenate(column)[order], 0, axis) for column in zip(*rows)])
+    length, distance = len(parts[0]), 1
+    while distance < length:
+        later = _combine(op, env, [p[:-distance] for p in parts], [p[distance:] for p in parts])
+        parts = [np.concatenate((p[:distance], new)) for p, new in zip(parts, later)]
+        distance *= 2
+    return _single(op, [np.moveaxis(p[order], 0, axis) for p in parts])
 
 
 def _print(op: Op, env: Env, value: Any) -> None:
