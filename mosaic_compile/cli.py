@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     p = _Parser(
         prog="mosaic-compile",
         usage="mosaic-compile FILE [--target T] [--kernel NAME] [-o DIR] [option …]",
-        description="Compiles the kernels in a Python file for a GPU, with none present.",
+        description="Compiles the kernels in a Python file for GPUs and CPUs, with none of them present.",
         epilog="Exit codes: 0; 1 for a mistake in the kernel file, also one that --check or --sanitize finds, or a "
         "limit of the target; 2 for a mistake on the command line or a folder that cannot be written.",
         allow_abbrev=False,
@@ -80,19 +80,20 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "file", metavar="FILE", type=Path, nargs="?", help="a Python file with functions marked @mc.kernel"
     )
-    p.add_argument("--target", metavar="T", help="the machine to compile for; without it, this machine's GPU")
+    p.add_argument("--target", metavar="T", help="the machine to compile for; without it, this machine's GPU or else its CPU")
     p.add_argument("--kernel", metavar="NAME", help="this kernel only; without it, every kernel in the file")
     several("--set", "NAME=VALUE", "constants, compiler options (num_warps=8) and element types (T=f16)")
     several("--shape", "NAME=SIZE", "fix a dimension (M=4096), or promise a multiple (M=%%16)")
     several("--with", "ARRAY", "compile with these optional arrays", "arrays")
-    p.add_argument("--backend", metavar="B", choices=["triton"], help="the back end (triton)")
+    p.add_argument("--backend", metavar="B", choices=["triton", "llvm"], help="the back end (triton, llvm)")
     p.add_argument(
         "-o", metavar="DIR", type=Path, dest="output", help="write binary, assembly and manifest.json"
     )
     p.add_argument(
         "--emit",
         metavar="STAGE",
-        help="print a stage's result and stop there: tile, tt, ttir, ttgir, llvm, ptx, cubin, sass (AMD: amdgcn, hsaco)",
+        help="print a stage's result and stop there: tile, tt, ttir, ttgir, llvm, ptx, cubin, sass (AMD: amdgcn, hsaco; "
+        "CPUs: tile, linalg, memory, llvm-dialect, llvm, llvm-opt, asm, object)",
     )
     p.add_argument(
         "--dump-ir", metavar="DIR", type=Path, help="write the IR after every pass, and an index.json"
@@ -173,7 +174,7 @@ def run(options: argparse.Namespace) -> int:
     if cli_check.wants(options):
         return _run_kernels(options)
     compilation = Compilation(
-        targets.choose(options.target),
+        _target(options),
         overrides={name: Path(value) for name, value in _assignments("--override", options.override).items()},
         pass_options=_pass_options(options.pass_option),
         dump=options.dump_ir,
@@ -200,11 +201,13 @@ def run(options: argparse.Namespace) -> int:
             with redirect_stdout(sys.stderr):  # what the kernel prints while it is traced
                 spec, outcome, tuned = _compile(kernel, asked, own, options)
             if folder and outcome.artifact:
-                outcome.artifact.save(folder)
+                whole = targets.backend(compilation.target).complete(outcome.artifact)
+                outcome = replace(outcome, artifact=whole)
+                whole.save(folder)
             progress.stop() if options.emit or options.timing else None
             if options.emit:
                 if several:
-                    mark = ";" if options.emit in ("llvm", "amdgcn") else "//"
+                    mark = ";" if options.emit in ("llvm", "llvm-opt", "amdgcn") else "//"
                     print(f"{mark} {name} for {compilation.target.name}")
                 _emit(options.emit, asked, outcome)
             else:
@@ -246,6 +249,17 @@ def _run_kernels(options: argparse.Namespace) -> int:
         return Wanted(own.given, own.dims, own.multiples, own.arrays, chosen, options.seed or 0)
 
     return cli_check.run(options, kernels, wanted)
+
+
+def _target(options: argparse.Namespace) -> targets.Target:
+    """The target that --target and --backend name, or this machine; raises UsageError."""
+    name = options.target or (targets.HOST if options.backend == "llvm" else None)
+    target = targets.choose(name)
+    if options.backend not in (None, target.backend):
+        raise UsageError(
+            f"{target.name} is compiled for by {target.backend}, not by {options.backend}", "leave --backend out"
+        )
+    return target
 
 
 @contextmanager

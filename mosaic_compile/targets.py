@@ -49,7 +49,6 @@ class CpuTarget(Target):
     vector_bytes: int
     vector_registers: int
     caches: tuple[int, ...]  # from the one next to a core on
-    pointer_bits: int = 64
     f16: bool = True  # conversions between f16 and f32 are instructions
     position_independent: bool = True
     shared_library: str = ".so"  # the ending of a shared library's name
@@ -109,7 +108,6 @@ def _hexagon(version: int) -> CpuTarget:
         vector_bytes=128,
         vector_registers=32,
         caches=(32 * KIB, 1024 * KIB),
-        pointer_bits=32,
         f16=False,
     )
 
@@ -150,7 +148,6 @@ CPUS: Mapping[str, CpuTarget] = {
             vector_bytes=16,
             vector_registers=16,  # of the machines that run it
             caches=(32 * KIB, 512 * KIB),
-            pointer_bits=32,
             f16=False,
             position_independent=False,
             shared_library=".wasm",
@@ -208,14 +205,15 @@ def backend(target: Target) -> Any:
     """The module of the target's back end.
 
     Each has `stages(target)`, the way from a traced kernel to the binary; `package(about, results, session)`, which makes
-    the artifact; `describe(manifest)`, a line for people; and PACKAGES, whose versions decide the result.
+    the artifact; `complete(artifact)`, which adds what is made for `-o DIR` only; `describe(manifest)`, a line for people; and
+    PACKAGES, whose versions decide the result.
     """
     return importlib.import_module(f"mosaic_compile.backends.{target.backend}")
 
 
 def describe(manifest: Mapping[str, Any]) -> str:
     """What is worth knowing of an artifact beside what all have, in a few words."""
-    return backend(TARGETS[manifest["target"]]).describe(manifest)
+    return backend(find(manifest["target"])).describe(manifest)
 
 
 def resources(target: Target) -> str:
@@ -236,14 +234,18 @@ def stages(target: Target) -> tuple[Any, ...]:
 
 
 def choose(name: str | None) -> Target:
-    """The target of that name, or the best one for this machine; raises UsageError."""
+    """The target of that name, or this machine's GPU, or its CPU where it has none; raises UsageError."""
     if name is not None:
         return find(name)
     here = gpu_of_this_machine()
-    if here is not None and here in TARGETS:
-        return TARGETS[here]
-    gpu = "no GPU" if here is None else f"a GPU ({here}) that is not among the targets"
-    raise UsageError(f"this machine has {gpu}", f"name a target to compile for: {', '.join(TARGETS)}")
+    if here is None:
+        return host_cpu()
+    if here in GPUS:
+        return GPUS[here]
+    raise UsageError(
+        f"this machine has a GPU ({here}) that is not among the targets",
+        f"name a target to compile for: {', '.join(TARGETS)}",
+    )
 
 
 @functools.cache

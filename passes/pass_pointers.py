@@ -53,89 +53,84 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class PassPointers:
-    """index_bits: the width of a pointer, in which sizes and strides are counted inside the program."""
-
     name: ClassVar[str] = "pass-pointers"
-    index_bits: int = 64
 
     def run(self, module: ir.Module) -> None:
         with module.context:
             for kernel in kernels(module):
                 with kernel.location:
-                    self._rewrite(kernel)
+                    _rewrite(kernel)
 
-    def _rewrite(self, kernel: ir.Operation) -> None:
-        block = kernel.regions[0].blocks[0]
-        old = list(block.arguments)
-        given = argument_attributes(kernel)
-        parameters = _parameters(block, old, given)
-        with ir.InsertionPoint.at_block_begin(block):
-            for argument, attributes in zip(old, given):
-                argument.replace_all_uses_with(self._value(argument, attributes, parameters.values))
-        for _ in old:
-            block.erase_argument(0)
-        described = [
-            {"kind": kind, **dict(zip(_FIELDS[kind], rest))}
-            for kind, *rest in parameters.values
-            if kind in _FIELDS
-        ]
-        function = ir.FunctionType.get([a.type for a in block.arguments], [])
-        name = ir.StringAttr(kernel.attributes["sym_name"]).value
-        kernel.attributes["sym_name"] = ir.StringAttr.get(f"{name}_program")
-        kernel.attributes["function_type"] = ir.TypeAttr.get(function)
-        kernel.attributes["arg_attrs"] = ir.ArrayAttr.get(parameters.attributes)
-        kernel.attributes["mosaic.name"] = ir.StringAttr.get(name)
-        kernel.attributes["mosaic.arguments"] = ir.StringAttr.get(json.dumps(described))
-        kernel.attributes["mosaic.grid"] = kernel.attributes["tile.grid"]
-        kernel.attributes["mosaic.access"] = _access(given)
-        kernel.attributes["llvm.linkage"] = ir.Attribute.parse("#llvm.linkage<internal>")
 
-    def _value(
-        self, argument: ir.Value, attributes: Any, new: Mapping[tuple[Any, ...], ir.Value]
-    ) -> ir.Value:
-        """What stands for an old argument: a parameter, or a `memref` put together from several."""
-        if "mosaic.role" in attributes:
-            value = new[_role(argument, attributes)]
-            is_memory = isinstance(argument.type, ir.MemRefType)
-            return self._memref(argument.type, value, [None], [None]) if is_memory else value
-        name = attributes["tile.name"].value
-        if not isinstance(argument.type, ir.MemRefType):
-            return new["scalar", name, attributes["tile.dtype"].value]
-        sizes = [None if d is None else new["dim", d] for d in _open_dims(argument.type, attributes)]
-        strides = [
-            new["stride", name, axis] if is_open else None
-            for axis, is_open in enumerate(_open_strides(argument.type))
-        ]
-        return self._memref(argument.type, new["pointer", name], sizes, strides)
+def _rewrite(kernel: ir.Operation) -> None:
+    block = kernel.regions[0].blocks[0]
+    old = list(block.arguments)
+    given = argument_attributes(kernel)
+    parameters = _parameters(block, old, given)
+    with ir.InsertionPoint.at_block_begin(block):
+        for argument, attributes in zip(old, given):
+            argument.replace_all_uses_with(_value(argument, attributes, parameters.values))
+    for _ in old:
+        block.erase_argument(0)
+    described = [
+        {"kind": kind, **dict(zip(_FIELDS[kind], rest))}
+        for kind, *rest in parameters.values
+        if kind in _FIELDS
+    ]
+    function = ir.FunctionType.get([a.type for a in block.arguments], [])
+    name = ir.StringAttr(kernel.attributes["sym_name"]).value
+    kernel.attributes["sym_name"] = ir.StringAttr.get(f"{name}_program")
+    kernel.attributes["function_type"] = ir.TypeAttr.get(function)
+    kernel.attributes["arg_attrs"] = ir.ArrayAttr.get(parameters.attributes)
+    kernel.attributes["mosaic.name"] = ir.StringAttr.get(name)
+    kernel.attributes["mosaic.arguments"] = ir.StringAttr.get(json.dumps(described))
+    kernel.attributes["mosaic.grid"] = kernel.attributes["tile.grid"]
+    kernel.attributes["mosaic.access"] = _access(given)
+    kernel.attributes["llvm.linkage"] = ir.Attribute.parse("#llvm.linkage<internal>")
 
-    def _memref(
-        self,
-        type_: ir.MemRefType,
-        pointer: ir.Value,
-        sizes: Sequence[ir.Value | None],
-        strides: Sequence[ir.Value | None],
-    ) -> ir.Value:
-        """A `memref` value over memory, in the form that upstream's conversion to LLVM leaves and resolves."""
-        index = ir.IntegerType.get_signless(self.index_bits)
-        numbers = f"array<{type_.rank} x {index}>"
-        record = poison(ir.Type.parse(f"!llvm.struct<(ptr, ptr, {index}, {numbers}, {numbers})>"))
 
-        def number(value: ir.Value | None, known: int) -> ir.Value:
-            if value is None:
-                return arith.constant(index, known)
-            return value if value.type == index else arith.trunci(index, value)
+def _value(argument: ir.Value, attributes: Any, new: Mapping[tuple[Any, ...], ir.Value]) -> ir.Value:
+    """What stands for an old argument: a parameter, or a `memref` put together from several."""
+    if "mosaic.role" in attributes:
+        value = new[_role(argument, attributes)]
+        is_memory = isinstance(argument.type, ir.MemRefType)
+        return _memref(argument.type, value, [None], [None]) if is_memory else value
+    name = attributes["tile.name"].value
+    if not isinstance(argument.type, ir.MemRefType):
+        return new["scalar", name, attributes["tile.dtype"].value]
+    sizes = [None if d is None else new["dim", d] for d in _open_dims(argument.type, attributes)]
+    strides = [
+        new["stride", name, axis] if is_open else None
+        for axis, is_open in enumerate(_open_strides(argument.type))
+    ]
+    return _memref(argument.type, new["pointer", name], sizes, strides)
 
-        known_strides, _ = type_.get_strides_and_offset()
-        contents: list[tuple[tuple[int, ...], ir.Value]]
-        contents = [((0,), pointer), ((1,), pointer), ((2,), number(None, 0))]
-        for axis in range(type_.rank):
-            contents.append(((3, axis), number(sizes[axis], type_.shape[axis])))
-            contents.append(((4, axis), number(strides[axis], known_strides[axis])))
-        for place, value in contents:
-            record = insert(record, value, place)
-        return ir.Operation.create(
-            "builtin.unrealized_conversion_cast", results=[type_], operands=[record]
-        ).result
+
+def _memref(
+    type_: ir.MemRefType,
+    pointer: ir.Value,
+    sizes: Sequence[ir.Value | None],
+    strides: Sequence[ir.Value | None],
+) -> ir.Value:
+    """A `memref` value over memory, in the form that upstream's conversion to LLVM leaves and resolves."""
+    index = ir.IntegerType.get_signless(64)  # as upstream's conversions have it, whatever a pointer's width
+    numbers = f"array<{type_.rank} x {index}>"
+    record = poison(ir.Type.parse(f"!llvm.struct<(ptr, ptr, {index}, {numbers}, {numbers})>"))
+
+    def number(value: ir.Value | None, known: int) -> ir.Value:
+        return arith.constant(index, known) if value is None else value
+
+    known_strides, _ = type_.get_strides_and_offset()
+    contents: list[tuple[tuple[int, ...], ir.Value]]
+    contents = [((0,), pointer), ((1,), pointer), ((2,), number(None, 0))]
+    for axis in range(type_.rank):
+        contents.append(((3, axis), number(sizes[axis], type_.shape[axis])))
+        contents.append(((4, axis), number(strides[axis], known_strides[axis])))
+    for place, value in contents:
+        record = insert(record, value, place)
+    return ir.Operation.create(
+        "builtin.unrealized_conversion_cast", results=[type_], operands=[record]
+    ).result
 
 
 def _parameters(block: ir.Block, old: Sequence[ir.Value], given: Sequence[Any]) -> _Parameters:

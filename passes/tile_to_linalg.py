@@ -17,7 +17,7 @@ from mosaic_compile.mlir import func, ir
 from . import linalg_memory, linalg_reduce, linalg_shape
 from .linalg_shape import matmul
 from .lowering import Lowering, attributes_of
-from .walk import argument_attributes, defining_op, written_arrays
+from .walk import argument_attributes, array_uses, defining_op, written_arrays
 
 ROLES = ("program_id",) * 3 + ("num_programs",) * 3
 
@@ -55,7 +55,7 @@ def _lower_kernel(function: Any) -> None:
         if name.startswith("tile."):
             new.operation.attributes[name] = attribute
     roles = [{"mosaic.role": ir.StringAttr.get(role)} for role in ROLES]
-    new.arg_attrs = [ir.DictAttr.get(a) for a in [*argument_attributes(function.operation), *roles]]
+    new.arg_attrs = [ir.DictAttr.get(a) for a in [*_with_access(function.operation), *roles]]
     block = new.add_entry_block()
     ids, numbers = block.arguments[len(old) : len(old) + 3], block.arguments[len(old) + 3 :]
     lowering = TileToLinalgLowering(
@@ -67,6 +67,17 @@ def _lower_kernel(function: Any) -> None:
     )
     with ir.InsertionPoint(block):
         lowering.block(function.body.blocks[0])
+
+
+def _with_access(kernel: ir.Operation) -> list[dict[str, ir.Attribute]]:
+    """The arguments' attributes; of arrays whose signature does not say how they are used, the kernel's loads and stores do."""
+    uses = array_uses(kernel)
+    return [
+        {"tile.access": ir.StringAttr.get(uses.get(argument, "in")), **given}
+        if "tile.dims" in given
+        else given
+        for argument, given in zip(kernel.regions[0].blocks[0].arguments, argument_attributes(kernel))
+    ]
 
 
 def _argument_type(argument: ir.Value) -> ir.Type:

@@ -67,6 +67,16 @@ def written_arrays(root: ir.Operation) -> set[ir.Value]:
     return {op.operands[0] for op in operations(root) if op.name in WRITES}
 
 
+def array_uses(kernel: ir.Operation) -> dict[ir.Value, str]:
+    """How a kernel uses each array that it reads or writes: "in", "out" or "inout"."""
+    written = written_arrays(kernel)
+    read = {op.operands[0] for op in operations(kernel) if op.name in LOADS}
+    return {
+        array: "inout" if array in read and array in written else "in" if array in read else "out"
+        for array in read | written
+    }
+
+
 def argument_attributes(kernel: ir.Operation) -> list[dict[str, ir.Attribute]]:
     """The attributes of each of a kernel's arguments (see dialects/tile.py)."""
     if "arg_attrs" not in kernel.attributes:

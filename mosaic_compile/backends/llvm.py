@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mosaic_compile import targets
 from mosaic_compile.artifact import Artifact
 from mosaic_compile.errors import BackendError, OverrideError
 from mosaic_compile.mlir import ir
@@ -24,6 +25,7 @@ from mosaic_compile.targets import HOST, CpuTarget
 from . import codegen, isolated
 from .c_header import header
 from .cpu import program_stages
+from .link import link
 from .translate import translate
 
 PACKAGES = ("llvmlite",)  # whose versions decide the result
@@ -36,11 +38,10 @@ def stages(target: CpuTarget) -> tuple[Any, ...]:
 
 def machine_stages(target: CpuTarget) -> tuple[Any, ...]:
     """The way from a program on memory to the object."""
-    index = f"index-bitwidth={target.pointer_bits}"
     dialect = PassStage(
         "llvm-dialect",
         (
-            PassPointers(target.pointer_bits),
+            PassPointers(),
             ExportEntry(),
             Upstream("convert-vector-to-scf", "full-unroll=true"),
             Upstream("lower-affine"),
@@ -57,12 +58,12 @@ def machine_stages(target: CpuTarget) -> tuple[Any, ...]:
             Upstream("convert-math-to-llvm"),
             Upstream("convert-math-to-libm"),  # what LLVM has no intrinsic for; it takes vectors apart
             Upstream("convert-vector-to-llvm"),
-            Upstream("finalize-memref-to-llvm", index),
-            Upstream("convert-arith-to-llvm", index),
-            Upstream("convert-index-to-llvm", index),
-            Upstream("convert-ub-to-llvm", index),
-            Upstream("convert-func-to-llvm", index),
-            Upstream("convert-cf-to-llvm", index),
+            Upstream("finalize-memref-to-llvm"),
+            Upstream("convert-arith-to-llvm"),
+            Upstream("convert-index-to-llvm"),
+            Upstream("convert-ub-to-llvm"),
+            Upstream("convert-func-to-llvm"),
+            Upstream("convert-cf-to-llvm"),
             Upstream("reconcile-unrealized-casts"),
             Upstream("canonicalize"),
             Upstream("cse"),
@@ -175,7 +176,7 @@ def _text(module: ir.Module) -> str:
 def package(about: Mapping[str, Any], results: Mapping[str, str | bytes], session: Session) -> Artifact:
     """The artifact of a compilation: `about` is the manifest as far as it is the same for every back end.
 
-    The shared library is made when the artifact is saved for others, not for the cache: see `finish`.
+    The shared library is made when the artifact is saved for others, not for the cache: see `complete`.
     """
     target = session.target
     assert isinstance(target, CpuTarget)
@@ -189,6 +190,21 @@ def package(about: Mapping[str, Any], results: Mapping[str, str | bytes], sessio
     return Artifact(manifest, {names[kind]: data for kind, data in contents.items()})
 
 
+def complete(artifact: Artifact) -> Artifact:
+    """The artifact with a shared library, or the reason why there is none."""
+    manifest = artifact.manifest
+    target = targets.find(manifest["target"])
+    assert isinstance(target, CpuTarget)
+    contents, reason = link(artifact.binary, target, manifest["kernel"])
+    if contents is None:
+        return Artifact({**manifest, "library": {"missing": reason}}, artifact.files)
+    name = f"lib{manifest['kernel']}{target.shared_library}"
+    files = {**manifest["files"], "library": name}
+    linked = {**manifest, "library": {"linker": reason}, "files": files}
+    return Artifact(linked, {**artifact.files, name: contents})
+
+
 def describe(manifest: Mapping[str, Any]) -> str:
     """What is worth knowing of an artifact, in a few words."""
-    return manifest["machine"]["cpu"]
+    missing = manifest.get("library", {}).get("missing")
+    return f"{manifest['machine']['cpu']}{f', no shared library ({missing})' if missing else ''}"

@@ -380,6 +380,11 @@ def _parameters(about: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[d
     return [*result, {"kind": "scratch", "name": "global"}, {"kind": "scratch", "name": "profile"}]
 
 
+def complete(artifact: Artifact) -> Artifact:
+    """The artifact as it is saved for others: for GPUs nothing more."""
+    return artifact
+
+
 def describe(manifest: Mapping[str, Any]) -> str:
     """What is worth knowing of an artifact, in a few words."""
     return f"{manifest['threads']} threads, {manifest['shared_memory']} bytes of shared memory"

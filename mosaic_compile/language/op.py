@@ -46,8 +46,13 @@ class Op:
 OPS: dict[str, Op] = {}
 
 
-def op(reference: Callable[..., Any] | None = None) -> Callable[[F], F]:
-    """Registers a DSL operation; `reference` takes NumPy arrays where the operation takes tiles."""
+def op(
+    reference: Callable[..., Any] | None = None, outside: Callable[..., Any] | None = None
+) -> Callable[[F], F]:
+    """Registers a DSL operation; `reference` takes NumPy arrays where the operation takes tiles.
+
+    outside: what the name does in plain Python, where it does anything there.
+    """
 
     def register(function: F) -> F:
         name = function.__name__.rstrip("_")
@@ -55,6 +60,8 @@ def op(reference: Callable[..., Any] | None = None) -> Callable[[F], F]:
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             if not is_tracing():
+                if outside is not None:
+                    return outside(*args, **kwargs)
                 raise outside_kernel(f"mc.{name}")
             return function(*args, **kwargs)
 

@@ -7,7 +7,8 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,28 +37,50 @@ def call(kernel: Kernel, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> No
     """Runs a kernel on a call's arguments; raises ArgumentError, LaunchError and the compiler's errors."""
     interpreted = os.environ.get("MOSAIC_INTERPRET", "0") not in ("", "0")
     form = None if interpreted or not RUNS_ON_CPU else _form(kernel, args, kwargs)
-    if form is not None:
-        key, addresses, scalars = form
-        try:
-            prepared = _prepared.get(key)
-        except TypeError:  # a constant that cannot be hashed
-            form = prepared = None
-        if prepared is not None:
-            prepared.run(addresses, scalars)
-            return
+    if form is not None and _run_like_before(form):
+        return
     bound = bind(kernel, args, kwargs)
     place = next(((a.device, a.device_index) for a in bound.arrays.values()), (HOST, 0))
     if interpreted or (place[0] == HOST and not RUNS_ON_CPU):
         interpret(kernel, bound)
     elif place[0] == HOST:
-        prepared = program(kernel, bound).prepare(bound)
-        if form is not None:
-            if len(_prepared) >= REMEMBERED:
-                _prepared.clear()
-            _prepared[form[0]] = prepared
-        prepared.run({name: info.address for name, info in bound.arrays.items()}, bound.scalars)
+        _run(program(kernel, bound), bound, form)
     else:
         launcher(kernel, bound, place[1])(bound)
+
+
+def call_program(owner: Any, loaded: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Runs a program (see cpu.py) on a call's arguments; `owner` has the signature of a kernel."""
+    form = _form(owner, args, kwargs)
+    if form is None or not _run_like_before(form):
+        _run(loaded, bind(owner, args, kwargs), form)
+
+
+def _run_like_before(form: _Form) -> bool:
+    """Runs a call whose preparation is known; False where it is not."""
+    try:
+        prepared = _prepared.get(form.key)
+    except TypeError:  # a constant that cannot be hashed
+        return False
+    if prepared is None:
+        return False
+    prepared.run(form.addresses, form.scalars)
+    return True
+
+
+def _run(loaded: Any, bound: Bound, form: _Form | None) -> None:
+    """Prepares and runs a call, and keeps the preparation."""
+    if any(info.device != HOST for info in bound.arrays.values()):
+        raise ArgumentError(
+            "the arrays are on a GPU, and this kernel runs on the CPU", "move them to the host"
+        )
+    prepared = loaded.prepare(bound)
+    if form is not None:
+        if len(_prepared) >= REMEMBERED:
+            _prepared.clear()
+        with suppress(TypeError):  # a constant that cannot be hashed
+            _prepared[form.key] = prepared
+    prepared.run({name: info.address for name, info in bound.arrays.items()}, bound.scalars)
 
 
 def launcher(kernel: Kernel, bound: Bound, device: int) -> Launcher:
@@ -131,13 +154,16 @@ def _parameters(
     return listed, by_name
 
 
-def _form(
-    kernel: Kernel, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[Hashable, dict[str, int], dict[str, Any]] | None:
-    """What decides how a call with arrays on the host is prepared, and what it does not: addresses and scalars by name.
+class _Form(NamedTuple):
+    """A call on arrays of the host. key: what decides how it is prepared; addresses, scalars: what does not."""
 
-    None where that takes a closer look: arrays of other libraries, and calls that may be mistaken.
-    """
+    key: Hashable
+    addresses: dict[str, int]
+    scalars: dict[str, Any]
+
+
+def _form(kernel: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Form | None:
+    """A call's form; None where that takes a closer look: arrays of other libraries, and calls that may be mistaken."""
     listed, by_name = _parameters(kernel)
     if len(args) > len(listed):
         return None
@@ -170,4 +196,4 @@ def _form(
                 return None
         else:
             key += (type(value), value)
-    return tuple(key), addresses, scalars
+    return _Form(tuple(key), addresses, scalars)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from ..op import (
     kind_of,
     number_attribute,
     op,
+    outside_kernel,
     require_array,
     require_bool,
     require_index,
@@ -147,7 +149,16 @@ def _check_value(what: str, array: Array, value: Tile) -> None:
         )
 
 
-@op(reference=load_reference)
+def _load_artifact(folder: Any, *rest: Any, **options: Any) -> Any:
+    """mc.load(DIR) in plain Python: a compiled kernel from disk."""
+    from mosaic_compile.runtime.load import load_artifact
+
+    if rest or options or not isinstance(folder, str | Path):
+        raise outside_kernel("mc.load")
+    return load_artifact(folder)
+
+
+@op(reference=load_reference, outside=_load_artifact)
 def load(array: Any, index: Any = None, shape: Any = None, *, offset: Any = None, pad: Any = 0) -> Tile:
     """The block of `array` at tile index `index` (or at `offset`, in elements), as a tile of `shape`.
 
@@ -155,6 +166,9 @@ def load(array: Any, index: Any = None, shape: Any = None, *, offset: Any = None
     memory.
     offset: the block's first element instead; it may be negative.
     pad: what is read outside the array.
+
+    Outside kernels, mc.load(folder) gives the kernel that `mosaic-compile -o` has written there, compiled for this
+    machine's CPU, as a function.
     """
     array = require_array(array, "mc.load")
     _check_readable("mc.load", array)
