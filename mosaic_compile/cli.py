@@ -80,7 +80,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "file", metavar="FILE", type=Path, nargs="?", help="a Python file with functions marked @mc.kernel"
     )
-    p.add_argument("--target", metavar="T", help="the machine to compile for; without it, this machine's GPU or else its CPU")
+    p.add_argument(
+        "--target",
+        metavar="T",
+        help="the machine to compile for; without it, this machine's GPU or else its CPU",
+    )
     p.add_argument("--kernel", metavar="NAME", help="this kernel only; without it, every kernel in the file")
     several("--set", "NAME=VALUE", "constants, compiler options (num_warps=8) and element types (T=f16)")
     several("--shape", "NAME=SIZE", "fix a dimension (M=4096), or promise a multiple (M=%%16)")
@@ -257,7 +261,8 @@ def _target(options: argparse.Namespace) -> targets.Target:
     target = targets.choose(name)
     if options.backend not in (None, target.backend):
         raise UsageError(
-            f"{target.name} is compiled for by {target.backend}, not by {options.backend}", "leave --backend out"
+            f"{target.name} is compiled for by {target.backend}, not by {options.backend}",
+            "leave --backend out",
         )
     return target
 
@@ -544,11 +549,20 @@ def _print_targets() -> None:
 
 
 def _own_options(pass_: Any) -> list[tuple[str, Any]]:
-    return [(f.name, getattr(pass_, f.name)) for f in fields(pass_) if f.name not in ("name", "options")]
+    """The options of a pass with their values; of a class of passes with their defaults, as far as there are."""
+    own = [f for f in fields(pass_) if f.name not in ("name", "options")]
+    return [(f.name, getattr(pass_, f.name, None)) for f in own]
+
+
+def _all_passes() -> list[Any]:
+    """The passes for GPUs, and those for CPUs that are not among them, which only CPUs' kernels import."""
+    stages = targets.stages(targets.CPUS["x86-64-v3"])
+    of_cpus = [type(p) for s in stages if isinstance(s, PassStage) for p in s.passes]
+    return list(dict.fromkeys([*passes.ALL, *(p for p in of_cpus if p is not passes.Upstream)]))
 
 
 def _print_passes() -> None:
-    for pass_ in passes.ALL:
+    for pass_ in _all_passes():
         summary = (sys.modules[pass_.__module__].__doc__ or "").strip().split("\n\n")[0]
         summary = summary.partition(": ")[2] or summary
         print(_with_options(pass_.name, _own_options(pass_)))

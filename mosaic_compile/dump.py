@@ -152,6 +152,7 @@ def line_map(text: str, extension: str) -> LineMap:
         "llir": _llvm_lines,
         "ptx": _assembly_lines,
         "amdgcn": _assembly_lines,
+        "s": _assembly_lines,
         "sass": _sass_lines,
     }
     return readers[extension](text) if extension in readers else []
@@ -229,7 +230,7 @@ _INSTRUCTION = re.compile(r"^\s+[@a-z]")
 
 
 def _assembly_lines(text: str) -> LineMap:
-    """From the .loc lines of PTX and of AMD's assembly."""
+    """From the .loc lines of PTX, and of AMD's and CPUs' assembly."""
     files = {i: f"{first}/{second}" if second else first for i, first, second in _ASSEMBLY_FILE.findall(text)}
     result: LineMap = []
     current: list[Any] | None = None

@@ -113,7 +113,8 @@ class LlvmStage:
             result = self._result(state, session)
         if session.recorder is not None:
             milliseconds = session.timings[-1][2]
-            session.recorder.record(self.name, self.step, self.extension, self.write(result), milliseconds)
+            name = "mlir-to-llvm" if self.step == "prepare" else self.step
+            session.recorder.record(self.name, name, self.extension, self.write(result), milliseconds)
         return result
 
     def _result(self, state: Any, session: Session) -> Any:

@@ -98,4 +98,4 @@ def test_what_cannot_be_loaded(folder, tmp_path):
 @pytest.mark.parametrize("target", targets.CPUS)
 def test_every_target_compiles_a_kernel(folder, target, capsys):
     assert main([str(folder / "scaled.py"), "--target", target]) == 0
-    assert capsys.readouterr().out.startswith(f"scaled for {target}: ")
+    assert capsys.readouterr().out.startswith(f"scaled for {target}\n")
