@@ -6,11 +6,12 @@ known at run time. Arrays that the kernel writes are copied when they are loaded
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from mosaic_compile.dialects.tile import element_type_of, shape_of
+from mosaic_compile.dialects.tile import array_type_of, element_type_of, shape_of
 from mosaic_compile.mlir import arith, ir, scf
 from mosaic_compile.mlir_tensors import bufferization, memref, tensor
 
@@ -123,8 +124,11 @@ def _as_tensor(buffer: ir.Value, **options: bool) -> ir.Value:
 
 
 def load(lowering: TileToLinalgLowering, op: ir.Operation) -> Sequence[ir.Value]:
-    part, type_ = window(lowering, op), op.results[0].type
+    type_ = op.results[0].type
     pad = arith.constant(element_type_of(type_), op.attributes["pad"])
+    if is_packed(op):
+        return _load_packed(lowering, op, pad)
+    part = window(lowering, op)
     if op.operands[0] in lowering.written:
         return [_copied(part, type_, pad)]
     inside = _as_tensor(part.view, restrict=True)
@@ -193,6 +197,8 @@ def _part_of(buffer: ir.Value, part: Window) -> ir.Value:
 
 
 def store(lowering: TileToLinalgLowering, op: ir.Operation) -> Sequence[ir.Value]:
+    if is_packed(op):
+        return _store_packed(lowering, op)
     part, value = window(lowering, op), lowering[op.operands[1]]
     bufferization.materialize_in_destination(
         None, _inside(value, part), part.view, restrict=True, writable=True
@@ -258,20 +264,22 @@ def _element(
 ) -> tuple[list[ir.Value], ir.Value]:
     """An element's place in its array, and whether it is there and wanted."""
     places = [as_index(i) for i in indices]
-    inside = mask
-    for axis, place in enumerate(places):
-        size = memref.dim(array, index_constant(axis))
-        # A negative place is a large unsigned number.
-        is_inside = arith.cmpi(arith.CmpIPredicate.ult, place, size)
-        inside = is_inside if inside is None else arith.andi(inside, is_inside)
-    assert inside is not None
-    return places, inside
+    inside = _is_inside(array, places)
+    return places, inside if mask is None else arith.andi(mask, inside)
+
+
+def _is_inside(array: ir.Value, places: list[ir.Value]) -> ir.Value:
+    # A negative place is a large unsigned number.
+    sizes = [memref.dim(array, index_constant(axis)) for axis in range(len(places))]
+    return functools.reduce(
+        arith.andi, [arith.cmpi(arith.CmpIPredicate.ult, p, s) for p, s in zip(places, sizes)]
+    )
 
 
 def _read(array: ir.Value, places: list[ir.Value], inside: ir.Value, pad: ir.Value) -> ir.Value:
     chosen = scf.IfOp(inside, [pad.type], has_else=True)
     with ir.InsertionPoint(chosen.then_block):
-        scf.YieldOp([memref.load(array, places)])
+        scf.YieldOp([_element_at(array, places, pad.type)])
     with ir.InsertionPoint(chosen.else_block):
         scf.YieldOp([pad])
     return chosen.results[0]
@@ -323,6 +331,70 @@ def scatter(lowering: TileToLinalgLowering, op: ir.Operation) -> Sequence[ir.Val
                 _add(element(value, places), array, where)
             else:
                 memref.store(element(value, places), array, where)
+            scf.YieldOp([])
+
+    nest(shape_of(op.opview.value.type), write)
+    return []
+
+
+# Elements of 4 bits, two a byte along the last dimension, the first one in the low half.
+
+
+def is_packed(op: ir.Operation) -> bool:
+    """Whether an access is to an array of i4."""
+    return str(array_type_of(op.operands[0])[0].element_type) == "i4"
+
+
+def _half(places: list[ir.Value]) -> tuple[list[ir.Value], ir.Value]:
+    """The byte that an element is in, and by how many bits it is shifted there."""
+    one, four = index_constant(1), index_constant(4)
+    shift = arith.muli(arith.andi(places[-1], one), four)
+    byte = ir.IntegerType.get_signless(8)
+    return [*places[:-1], arith.shrui(places[-1], one)], arith.index_cast(byte, shift)
+
+
+def _element_at(array: ir.Value, places: list[ir.Value], type_: ir.Type) -> ir.Value:
+    if str(type_) != "i4":
+        return memref.load(array, places)
+    where, shift = _half(places)
+    return arith.trunci(type_, arith.shrui(memref.load(array, where), shift))
+
+
+def _block_places(
+    lowering: TileToLinalgLowering, op: ir.Operation, within: Sequence[ir.Value]
+) -> list[ir.Value]:
+    """The array's place for one of a block's tile."""
+    places = [as_index(lowering[o]) for o in op.opview.offsets]
+    for axis, place in zip(op.opview.axes, within):
+        places[axis] = arith.addi(places[axis], place)
+    return places
+
+
+def _load_packed(lowering: TileToLinalgLowering, op: ir.Operation, pad: ir.Value) -> Sequence[ir.Value]:
+    shape, array = shape_of(op.results[0].type), lowering[op.operands[0]]
+    buffer = memref.alloc(ir.MemRefType.get(shape, pad.type), [], [])
+
+    def read(within: list[ir.Value]) -> None:
+        places = _block_places(lowering, op, within)
+        memref.store(_read(array, places, _is_inside(array, places), pad), buffer, within)
+
+    nest(shape, read)
+    return [_as_tensor(buffer, restrict=True, writable=True)]
+
+
+def _store_packed(lowering: TileToLinalgLowering, op: ir.Operation) -> Sequence[ir.Value]:
+    array, value = lowering[op.operands[0]], lowering[op.operands[1]]
+
+    def write(within: list[ir.Value]) -> None:
+        places = _block_places(lowering, op, within)
+        branch = scf.IfOp(_is_inside(array, places))
+        with ir.InsertionPoint(branch.then_block):
+            where, shift = _half(places)
+            byte = shift.type
+            nibble = arith.extui(byte, tensor.extract(value, within))
+            mask = arith.shli(arith.constant(byte, 15), shift)
+            others = arith.andi(memref.load(array, where), arith.xori(mask, arith.constant(byte, -1)))
+            memref.store(arith.ori(others, arith.shli(nibble, shift)), array, where)
             scf.YieldOp([])
 
     nest(shape_of(op.opview.value.type), write)

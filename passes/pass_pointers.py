@@ -103,6 +103,8 @@ def _value(argument: ir.Value, attributes: Any, new: Mapping[tuple[Any, ...], ir
         new["stride", name, axis] if is_open else None
         for axis, is_open in enumerate(_open_strides(argument.type))
     ]
+    if attributes["tile.dtype"].value == "i4":  # two elements a byte: the memref is of bytes
+        strides = [s if s is None else arith.shrui(s, arith.constant(s.type, 1)) for s in strides]
     return _memref(argument.type, new["pointer", name], sizes, strides)
 
 

@@ -81,12 +81,17 @@ def _with_access(kernel: ir.Operation) -> list[dict[str, ir.Attribute]]:
 
 
 def _argument_type(argument: ir.Value) -> ir.Type:
+    """An array as a `memref`; of i4 elements, two of which share a byte, as one of bytes with the sizes in elements."""
     if not str(argument.type).startswith("!tile.array"):
         return argument.type
     tensor, strides = array_type_of(argument)
     dynamic = ir.ShapedType.get_dynamic_stride_or_offset()
+    element = tensor.element_type
+    if str(element) == "i4":
+        element = ir.IntegerType.get_signless(8)
+        strides = [s if s <= 1 else s // 2 for s in strides]
     layout = ir.StridedLayoutAttr.get(0, [dynamic if s < 0 else s for s in strides])
-    return ir.MemRefType.get(list(tensor.shape), tensor.element_type, layout)
+    return ir.MemRefType.get(list(tensor.shape), element, layout)
 
 
 # The rules that need no file of their own.

@@ -146,7 +146,7 @@ def _emit(work: Work, vector_bytes: int) -> bool:
     """Loops over vectors in place of the work; False where it has no vector form."""
     body = [op.operation for op in work.block.operations]
     if not all(_is_arithmetic(op) for op in body[:-1]) or any(
-        _bits(o.type.element_type) == 1 for o in work.operands
+        _bits(o.type.element_type) < 8 for o in work.operands
     ):
         return False
     loop = _vector_loop(work)

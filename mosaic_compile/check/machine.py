@@ -16,8 +16,8 @@ from mosaic_compile.language.specialization import Specialization
 from mosaic_compile.runtime import cuda
 from mosaic_compile.runtime.arguments import Bound, specialize_call
 from mosaic_compile.runtime.arrays import CUDA, HOST, ArrayInfo, as_numpy
-from mosaic_compile.runtime.interpret import pack_i4, unpack_i4
 from mosaic_compile.runtime.launch import Launcher
+from mosaic_compile.runtime.packing import pack_i4, unpack_i4
 from mosaic_compile.targets import Target
 
 

@@ -16,6 +16,7 @@ from mosaic_compile import driver, targets
 from mosaic_compile.artifact import Artifact
 from mosaic_compile.errors import ArgumentError, LaunchError
 from mosaic_compile.language.arrays import ArrayParam, ConstParam, ScalarParam
+from mosaic_compile.language.dtypes import i4
 from mosaic_compile.language.kernel import Kernel
 from mosaic_compile.language.specialization import ALIGNMENT, OPTIONS, Specialization
 
@@ -24,6 +25,7 @@ from .arguments import Bound, bind, check_scalar, specialize_call
 from .arrays import HOST
 from .interpret import interpret
 from .launch import Launcher
+from .packing import packed
 
 RUNS_ON_CPU = False  # whether arrays on the host go to the CPU target, rather than to the interpreter
 REMEMBERED = 4096  # calls whose preparation is kept
@@ -44,7 +46,8 @@ def call(kernel: Kernel, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> No
     if interpreted or (place[0] == HOST and not RUNS_ON_CPU):
         interpret(kernel, bound)
     elif place[0] == HOST:
-        _run(program(kernel, bound), bound, form)
+        with packed(bound) as packed_bound:
+            _run(program(kernel, packed_bound), packed_bound, form)
     else:
         launcher(kernel, bound, place[1])(bound)
 
@@ -178,7 +181,7 @@ def _form(kernel: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Form 
     for (name, kind, declared), value in given:
         key.append(name)
         if kind is _ARRAY:
-            if type(value) is np.ndarray:
+            if type(value) is np.ndarray and value.dtype != i4.numpy:
                 address = value.__array_interface__["data"][0]
                 key += (address % ALIGNMENT, value.shape, value.strides, value.dtype, value.flags.writeable)
             elif value is None:

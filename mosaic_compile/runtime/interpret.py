@@ -14,7 +14,6 @@ from mosaic_compile import targets
 from mosaic_compile.errors import ArgumentError
 from mosaic_compile.frontend import trace
 from mosaic_compile.language.arrays import ArrayParam, ScalarParam
-from mosaic_compile.language.dtypes import i4
 from mosaic_compile.language.kernel import Kernel
 from mosaic_compile.language.specialization import Specialization
 from mosaic_compile.language.symbolic import evaluate
@@ -25,6 +24,7 @@ from mosaic_compile.stages import PassStage
 from . import cuda
 from .arguments import Bound, check_written, specialize_call
 from .arrays import HOST, ArrayInfo, as_numpy
+from .packing import pack_i4, unpack_i4
 
 DEFAULT_TARGET = "sm90"  # whose passes are run where the machine has no GPU
 
@@ -125,19 +125,6 @@ def _elements(info: ArrayInfo, written: bool) -> Iterator[np.ndarray]:
         array[...] = pack_i4(elements).view(array.dtype)
     if written and memory is not None:
         cuda.upload(info.device_index, info.extent[0], memory)
-
-
-def unpack_i4(array: np.ndarray) -> np.ndarray:
-    """Bytes of two 4-bit numbers, the low one first, as an array of i4 with twice as many columns."""
-    signed = array.view(np.int8)
-    low, high = (signed << 4).astype(np.int8) >> 4, signed >> 4
-    return np.stack([low, high], -1).reshape(*array.shape[:-1], -1).astype(i4.numpy)
-
-
-def pack_i4(elements: np.ndarray) -> np.ndarray:
-    """The inverse of unpack_i4, as int8."""
-    wide = elements.astype(np.int8)
-    return ((wide[..., 0::2] & 15) | (wide[..., 1::2] << 4)).astype(np.int8)
 
 
 def written_arrays(module: ir.Module) -> frozenset[str]:
