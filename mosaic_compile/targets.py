@@ -119,9 +119,7 @@ CPUS: Mapping[str, CpuTarget] = {
     t.name: t
     for t in (
         _x86_64(3, "x86-64 with AVX2: Intel and AMD since 2017", "", 32, 512),
-        _x86_64(
-            4, "x86-64 with AVX-512: Intel servers, AMD since 2022", "-prefer-256-bit", 64, 1024
-        ),
+        _x86_64(4, "x86-64 with AVX-512: Intel servers, AMD since 2022", "-prefer-256-bit", 64, 1024),
         _arm64("linux", "64-bit Arm with Linux: servers, boards", "aarch64-unknown-linux-gnu"),
         _arm64(
             "android",

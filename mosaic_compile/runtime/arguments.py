@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ def _bind(kernel: Kernel, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bou
     constants = {c.name for c in kernel.signature.constants}
     own = {k: v for k, v in kwargs.items() if k not in OPTIONS}
     try:
-        values = inspect.signature(kernel.function).bind_partial(*args, **own).arguments
+        values = _signature(kernel.function).bind_partial(*args, **own).arguments
     except TypeError as error:
         raise ArgumentError(
             f"{kernel.name}: {error}", f"its form is {kernel.name}{_call_form(kernel)}"
@@ -80,6 +81,9 @@ def _bind(kernel: Kernel, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bou
     sizes = _sizes(kernel, arrays)
     _check_arrays(kernel, arrays)
     return Bound(arrays, scalars, given, sizes)
+
+
+_signature = functools.cache(inspect.signature)
 
 
 def _call_form(kernel: Kernel) -> str:
