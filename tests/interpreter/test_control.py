@@ -208,13 +208,13 @@ def test_errors_name_the_line():
 
     with new_context() as context, ir.Location.unknown():
         context.allow_unregistered_dialects = True
-        module = ir.Module.parse("""func.func @f() { "my.op"() : () -> () loc("kernel.py":7:3)  return }""")
+        module = ir.Module.parse("""func.func @f() { "my.op"() : () -> () loc("nowhere.py":7:3)  return }""")
         functions = prepare_module(module, {"my.op": broken})
     with pytest.raises(InterpreterError) as raised:
         functions["f"](Env(program_id=(1, 2, 0)))
     assert str(raised.value) == (
         "error: 'my.op' failed in program (1, 2, 0): ValueError: no\n"
-        "  --> kernel.py:7:3\n"
+        "  --> nowhere.py:7:3\n"
         "help: breakpoint() before this line shows the values"
     )
     assert isinstance(raised.value.__cause__, ValueError)
