@@ -2,6 +2,13 @@
 
 f16 and bf16 are computed in f32 and rounded. For the C library stay sin and cos of f64, and fma of f64 where the machine
 has none.
+
+Largest errors in units of the last place, of all f32 (sin and cos: of an eighth of them), with and without fused operations:
+
+    exp 0.88 0.90   exp2 0.98 1.10   expm1 1.06 1.21   log 0.89 0.89   log2 1.17 1.33   log1p 0.97 0.97
+    tanh 0.98 1.16   erf 1.10 1.19   rsqrt 0.50 0.50   sin 0.87 0.90   cos 0.88 0.94
+
+Those of f64 are of the same size, but for rsqrt without fused operations: 1.4.
 """
 
 from __future__ import annotations
@@ -36,16 +43,24 @@ ROUNDING: Mapping[str, Callable[..., Number]] = {
     "math.trunc": formulas.trunc,
     "math.roundeven": formulas.roundeven,
 }
+ROOTS: Mapping[str, Callable[..., Number]] = {
+    "math.sqrt": formulas.sqrt_by_products,
+    "math.rsqrt": formulas.rsqrt_by_products,
+}
 NOT_IN_F64 = ("math.sin", "math.cos")
 
 
 @dataclass(frozen=True)
 class ExpandMath:
-    """What the machine has instructions for. fma: a * b + c of f32 and f64, rounded once. rounding: to whole numbers."""
+    """What the machine has instructions for.
+
+    fma: a * b + c of f32 and f64, rounded once. rounding: to whole numbers. sqrt: square roots; without it, those of f64 stay.
+    """
 
     name: ClassVar[str] = "expand-math"
     fma: bool = True
     rounding: bool = True
+    sqrt: bool = True
 
     def run(self, module: ir.Module) -> None:
         with module.context:
@@ -68,6 +83,8 @@ class ExpandMath:
             return _in_f32(multiply_add) if bits < 32 or not self.fma else None
         if op.name in ROUNDING:
             return None if self.rounding else _in_f32(ROUNDING[op.name])
+        if op.name in ROOTS and bits < 64 and not self.sqrt:
+            return _in_f32(ROOTS[op.name])
         if op.name not in FORMULAS or (bits == 64 and op.name in NOT_IN_F64):
             return None
         return _in_f32(FORMULAS[op.name])

@@ -11,19 +11,19 @@ from mosaic_compile.passes.expand_narrow_floats import ExpandNarrowFloats
 from .arithmetic import function
 from .helpers import check
 
-# The reference in f64, and the largest error (of f32's last place) with and without fused operations.
+# The reference in f64; the largest error of all f32 (see expand_math.py) with and without fused operations.
 FUNCTIONS = {
-    "exp": (np.exp, 0.9, 0.98),
-    "exp2": (np.exp2, 1.0, 1.15),
-    "expm1": (np.expm1, 1.1, 1.15),
-    "log": (np.log, 0.9, 0.95),
-    "log2": (np.log2, 1.2, 1.2),
-    "log1p": (np.log1p, 1.0, 1.05),
-    "tanh": (np.tanh, 1.0, 1.2),
-    "erf": (erf, 1.1, 1.25),
+    "exp": (np.exp, 0.88, 0.9),
+    "exp2": (np.exp2, 0.98, 1.1),
+    "expm1": (np.expm1, 1.06, 1.21),
+    "log": (np.log, 0.89, 0.89),
+    "log2": (np.log2, 1.17, 1.33),
+    "log1p": (np.log1p, 0.97, 0.97),
+    "tanh": (np.tanh, 0.98, 1.16),
+    "erf": (erf, 1.1, 1.19),
     "rsqrt": (lambda x: 1 / np.sqrt(x), 0.501, 0.501),
-    "sin": (np.sin, 0.9, 0.9),
-    "cos": (np.cos, 0.9, 0.9),
+    "sin": (np.sin, 0.87, 0.9),
+    "cos": (np.cos, 0.88, 0.94),
 }
 EDGES = [
     0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 0.5, 1e-45, -1e-45, 1.1754944e-38, 1e-39, 3.4028235e38, -3.4028235e38,
@@ -204,6 +204,16 @@ def test_whole_numbers(name, reference, dtype):
     np.testing.assert_array_equal(found, wanted)
     numbers = ~np.isnan(wanted)
     np.testing.assert_array_equal(np.signbit(found[numbers]), np.signbit(wanted[numbers]))
+
+
+@pytest.mark.parametrize("name, reference", [("sqrt", np.sqrt), ("rsqrt", lambda x: 1 / np.sqrt(x))])
+def test_roots_without_instructions(name, reference):
+    text = f"func.func @f(%x: f32) -> f32 {{ %y = math.{name} %x : f32\n return %y : f32 }}"
+    sampled = np.arange(0, 1 << 32, 4001, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    x = np.concatenate([sampled, np.array(EDGES, np.float32)])
+    with np.errstate(all="ignore"):
+        wanted = reference(x.astype(np.float64))
+    assert errors(function(text, ExpandMath(sqrt=False))(x), wanted, 24, -149).max() <= 0.5 + 2**-20
 
 
 def test_what_is_expanded():
