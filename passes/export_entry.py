@@ -34,7 +34,7 @@ class ExportEntry:
         with module.context:
             for kernel in kernels(module):
                 with kernel.location, ir.InsertionPoint(module.body):
-                    _Entry(kernel).build()
+                    _Entry(kernel).build(kernel)
 
 
 def abi_type(type_: ir.Type) -> ir.Type:
@@ -79,7 +79,8 @@ class _Entry:
         self.parameters = [*self.described, *({"kind": "dim", "name": name} for name in self.only_grid)]
         self.abi_types = [*map(abi_type, self.types), *[self.i64] * len(self.only_grid)]
 
-    def build(self) -> None:
+    def build(self, kernel: ir.Operation) -> None:
+        kernel.attributes["mosaic.arguments"] = ir.StringAttr.get(json.dumps(self.parameters))
         self._run()
         self._grid()
         self._scratch_bytes()

@@ -2,10 +2,11 @@
 
 Bufferization gives a tile that a loop carries one buffer for all iterations. So what an iteration hands on is written into the
 tile that it was given: by the operation that computes it, where its destination is a fresh `tensor.empty`, or by a copy at
-the end. Whether writing in place is right is bufferization's to decide, since all of this is still values.
+the end, of all tiles in an order in which none is overwritten before it is read. Whether writing in place is right is
+bufferization's to decide, since all of this is still values.
 
-A tile that is stored as a whole is computed in the array itself, if nothing else in the kernel reads or writes that array: in
-between, nobody can tell.
+A tile that is stored as a whole, and used for nothing else, is computed in the array itself, if nothing else in the kernel reads
+or writes that array. Other programs may write the same elements: so only by an operation that writes each once, and reads none.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import ClassVar
 from mosaic_compile.mlir import ir
 from mosaic_compile.mlir_tensors import bufferization
 
-from .walk import defining_op, operations
+from .linalg_shape import empty, named
+from .walk import defining_op, has_one_use, operations
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class ReuseDestinations:
 def _in_place(loop: ir.Operation, carried: list[ir.Value]) -> None:
     """carried: the block arguments that the last block's yield hands on to."""
     end = list(loop.regions[-1].blocks[0].operations)[-1].operation
+    reads: dict[int, set[int]] = {}  # for each tile that is handed on, whose places it may be in
     for position, (handed_on, argument) in enumerate(zip(end.operands, carried)):
         if not isinstance(argument.type, ir.RankedTensorType) or handed_on == argument:
             continue
@@ -44,10 +47,48 @@ def _in_place(loop: ir.Operation, carried: list[ir.Value]) -> None:
         if origin is not None and origin[0].block == end.block:
             maker, number = origin
             maker.operands[number] = argument
-        with ir.InsertionPoint(end), end.location:
-            end.operands[position] = bufferization.materialize_in_destination(
-                argument.type, handed_on, argument
-            )
+        reads[position] = _places(handed_on, carried) - {position}
+    with ir.InsertionPoint(end), end.location:
+        while reads:
+            free = [p for p in reads if not any(p in places for places in reads.values())]
+            if free:
+                del reads[free[0]]
+                end.operands[free[0]] = _written_to(end.operands[free[0]], carried[free[0]])
+                continue
+            position = next(
+                p for p, places in reads.items() if places
+            )  # tiles change places: one steps aside
+            reads[position] = set()
+            tile = end.operands[position]
+            end.operands[position] = _written_to(tile, empty(tile.type.shape, tile.type.element_type))
+
+
+def _written_to(value: ir.Value, destination: ir.Value) -> ir.Value:
+    # Not materialize_in_destination: bufferization refuses a kernel in which that might overwrite what is read later,
+    # where a copy would do.
+    return named("linalg.copy", [value], [destination])[0]
+
+
+def _places(value: ir.Value, carried: list[ir.Value]) -> set[int]:
+    """The carried tiles whose memory a value may be in."""
+    if value in carried:
+        return {carried.index(value)}
+    return set().union(*(_places(source, carried) for source in _shared(value)))
+
+
+def _shared(value: ir.Value) -> list[ir.Value]:
+    """The tensors whose memory a value may share; those of a loop or branch, seen from outside."""
+    op = defining_op(value)
+    if op is None:
+        return []
+    number = ir.OpResult(value).result_number
+    tied = _tied_operand(op, number)
+    if tied is not None:
+        return [op.operands[tied]]
+    if op.name == "scf.if":
+        ends = [list(region.blocks[0].operations)[-1] for region in op.regions]
+        return [end.operands[number] for end in ends]
+    return [o for o in op.operands if isinstance(o.type, ir.RankedTensorType)]
 
 
 def _in_array(store: ir.Operation) -> None:
@@ -55,9 +96,11 @@ def _in_array(store: ir.Operation) -> None:
     value, view = store.operands
     origin = _destination(value)
     subview = defining_op(view)
-    if origin is None or subview is None or subview.name != "memref.subview":
+    if origin is None or subview is None or subview.name != "memref.subview" or not has_one_use(value):
         return
     maker, number = origin
+    if maker != defining_op(value) or _reads(maker, number):
+        return
     has_one_access = sum(1 for use in subview.operands[0].uses if use.owner.name != "memref.dim") == 1
     if maker.block != store.block or not has_one_access:
         return
@@ -70,6 +113,11 @@ def _in_array(store: ir.Operation) -> None:
         maker.operands[number] = bufferization.to_tensor(
             maker.operands[number].type, view, restrict=True, writable=True
         )
+
+
+def _reads(op: ir.Operation, number: int) -> bool:
+    """Whether an operation reads an operand, rather than only write it."""
+    return not op.name.startswith("linalg.") or any(op.regions[0].blocks[0].arguments[number].uses)
 
 
 def _after(place: ir.Operation, op: ir.Operation) -> list[ir.Operation] | None:

@@ -415,7 +415,8 @@ def _compute(
         if carried is None and combine is not None and op in combine:
             # The other operand is the first sum.
             outputs = set(list(work.block.arguments)[first_output:])
-            values[op.results[0]] = next(values[o] for o in op.operands if o not in outputs)
+            other = next(o for o in op.operands if o not in outputs)
+            values[op.results[0]] = values[other] if other in values else _spread(other, width)
         elif op.name == "linalg.index":
             values[op.results[0]] = _index(op.attributes["dim"].value, loop, width, places)
         else:
