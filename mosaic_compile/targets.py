@@ -49,7 +49,12 @@ class CpuTarget(Target):
     vector_bytes: int
     vector_registers: int
     caches: tuple[int, ...]  # from the one next to a core on
-    f16: bool = True  # conversions between f16 and f32 are instructions
+    # Whether these are instructions: conversions between f16 and f32; a * b + c rounded once; rounding to whole numbers;
+    # square roots.
+    f16: bool = True
+    fma: bool = True
+    rounding: bool = True
+    sqrt: bool = True
     position_independent: bool = True
     shared_library: str = ".so"  # the ending of a shared library's name
 
@@ -109,6 +114,9 @@ def _hexagon(version: int) -> CpuTarget:
         vector_registers=32,
         caches=(32 * KIB, 1024 * KIB),
         f16=False,
+        fma=False,
+        rounding=False,
+        sqrt=False,
     )
 
 
@@ -147,6 +155,7 @@ CPUS: Mapping[str, CpuTarget] = {
             vector_registers=16,  # of the machines that run it
             caches=(32 * KIB, 512 * KIB),
             f16=False,
+            fma=False,
             position_independent=False,
             shared_library=".wasm",
         ),

@@ -16,7 +16,8 @@ from mosaic_compile.artifact import Artifact
 from mosaic_compile.errors import BackendError, OverrideError
 from mosaic_compile.mlir import ir
 from mosaic_compile.passes import Upstream
-from mosaic_compile.passes.expand_float_conversions import ExpandFloatConversions
+from mosaic_compile.passes.expand_math import ExpandMath
+from mosaic_compile.passes.expand_narrow_floats import ExpandNarrowFloats
 from mosaic_compile.passes.export_entry import ExportEntry
 from mosaic_compile.passes.pass_pointers import PassPointers
 from mosaic_compile.stages import PassStage, Session
@@ -25,10 +26,11 @@ from mosaic_compile.targets import HOST, CpuTarget
 from . import codegen, isolated
 from .c_header import header
 from .cpu import program_stages
-from .link import link
+from .link import file_name, link
 from .translate import translate
 
 PACKAGES = ("llvmlite",)  # whose versions decide the result
+LOADER = Path(__file__).parent / "loader.mjs"  # what runs WebAssembly modules
 
 
 def stages(target: CpuTarget) -> tuple[Any, ...]:
@@ -41,6 +43,10 @@ def machine_stages(target: CpuTarget) -> tuple[Any, ...]:
     dialect = PassStage(
         "llvm-dialect",
         (
+            ExpandMath(target.fma, target.rounding, target.sqrt),
+            ExpandNarrowFloats(
+                _lacking(target)
+            ),  # after the functions of narrow numbers, which go through f32
             PassPointers(),
             ExportEntry(),
             Upstream("convert-vector-to-scf", "full-unroll=true"),
@@ -49,11 +55,6 @@ def machine_stages(target: CpuTarget) -> tuple[Any, ...]:
             Upstream("memref-expand"),
             Upstream("expand-strided-metadata"),
             Upstream("lower-affine"),  # expand-strided-metadata writes its arithmetic so
-            # What the machine cannot compute in goes through f32, one operation at a time; what it cannot convert, through
-            # integers.
-            Upstream("math-extend-to-supported-types"),
-            Upstream("arith-emulate-unsupported-floats", f"source-types={_emulated(target)} target-type=f32"),
-            ExpandFloatConversions(target.f16),
             Upstream("arith-expand"),
             Upstream("convert-math-to-llvm"),
             Upstream("convert-math-to-libm"),  # what LLVM has no intrinsic for; it takes vectors apart
@@ -79,8 +80,9 @@ def machine_stages(target: CpuTarget) -> tuple[Any, ...]:
     )
 
 
-def _emulated(target: CpuTarget) -> str:
-    return ",".join(["bf16", "f8E4M3FN", "f8E5M2", *([] if target.f16 else ["f16"])])
+def _lacking(target: CpuTarget) -> tuple[str, ...]:
+    """The element types that the machine has no right conversions for (those for bf16 flush small numbers to zero)."""
+    return ("f8E4M3FN", "f8E5M2", "bf16", *(() if target.f16 else ("f16",)))
 
 
 @dataclass(frozen=True)
@@ -192,20 +194,23 @@ def package(about: Mapping[str, Any], results: Mapping[str, str | bytes], sessio
 
 
 def complete(artifact: Artifact) -> Artifact:
-    """The artifact with a shared library, or the reason why there is none."""
+    """The artifact with a shared library, or the reason why there is none; for browsers with what loads it."""
     manifest = artifact.manifest
     target = targets.find(manifest["target"])
     assert isinstance(target, CpuTarget)
     contents, reason = link(artifact.binary, target, manifest["kernel"])
     if contents is None:
         return Artifact({**manifest, "library": {"missing": reason}}, artifact.files)
-    name = f"lib{manifest['kernel']}{target.shared_library}"
-    files = {**manifest["files"], "library": name}
-    linked = {**manifest, "library": {"linker": reason}, "files": files}
-    return Artifact(linked, {**artifact.files, name: contents})
+    name = file_name(target, manifest["kernel"])
+    names, added = {"library": name}, {name: contents}
+    if target.shared_library == ".wasm":
+        names["loader"] = LOADER.name
+        added[LOADER.name] = LOADER.read_bytes()
+    linked = {**manifest, "library": {"linker": reason}, "files": {**manifest["files"], **names}}
+    return Artifact(linked, {**artifact.files, **added})
 
 
 def describe(manifest: Mapping[str, Any]) -> str:
     """What is worth knowing of an artifact, in a few words."""
     missing = manifest.get("library", {}).get("missing")
-    return f"{manifest['machine']['cpu']}{f', no shared library ({missing})' if missing else ''}"
+    return f"{manifest['machine']['cpu']}{f', nothing linked ({missing})' if missing else ''}"
