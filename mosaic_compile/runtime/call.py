@@ -27,7 +27,7 @@ from .interpret import interpret
 from .launch import Launcher
 from .packing import packed
 
-RUNS_ON_CPU = False  # whether arrays on the host go to the CPU target, rather than to the interpreter
+RUNS_ON_CPU = True  # whether arrays on the host go to the CPU target, rather than to the interpreter
 REMEMBERED = 4096  # calls whose preparation is kept
 
 _compiled: dict[tuple[Any, ...], Any] = {}
