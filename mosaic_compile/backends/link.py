@@ -11,12 +11,21 @@ from pathlib import Path
 
 from mosaic_compile.targets import HOST, CpuTarget
 
+_WASM_STACK = 1 << 18  # bytes
+
+
+def file_name(target: CpuTarget, kernel: str) -> str:
+    """What the linked file is called: libNAME.so, libNAME.dylib, NAME.wasm."""
+    return f"{'' if target.shared_library == '.wasm' else 'lib'}{kernel}{target.shared_library}"
+
 
 def _commands(target: CpuTarget) -> list[list[str]]:
     """What links for a target, best first, each without its input and output."""
     lld = [f"-{version}" for version in range(22, 13, -1)]
     if target.triple.startswith("wasm32"):
-        flags = ["--no-entry", "--export-dynamic", "--allow-undefined", "--export=__heap_base"]
+        # The stack lies first: where it ends, the module traps instead of writing over data.
+        stack = ["--stack-first", "-z", f"stack-size={_WASM_STACK}"]
+        flags = ["--no-entry", "--export-dynamic", "--allow-undefined", "--export=__heap_base", *stack]
         return [[f"wasm-ld{suffix}", *flags] for suffix in ["", *lld]]
     if "apple" in target.triple:
         if sys.platform == "darwin":
@@ -43,7 +52,7 @@ def link(code: bytes, target: CpuTarget, name: str) -> tuple[bytes | None, str]:
     if found is None:
         return None, f"no linker for {target.name} on this machine; it would be one of {', '.join(tried)}"
     with tempfile.TemporaryDirectory() as folder:
-        source, result = Path(folder, f"{name}.o"), Path(folder, f"lib{name}{target.shared_library}")
+        source, result = Path(folder, f"{name}.o"), Path(folder, file_name(target, name))
         source.write_bytes(code)
         done = subprocess.run([*found, "-o", result, source], capture_output=True, text=True)
         if done.returncode or not result.exists():
