@@ -1,0 +1,240 @@
+"""Machines that objects are made for, run here: 64-bit Arm and Hexagon in qemu, WebAssembly in Node.
+
+A machine's `launch` takes a kernel and its arguments, as `tests.kernels.helpers.launch` does, and runs what was compiled
+ahead of time for arrays of any size. C programs call the functions that the header declares.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mosaic_compile import targets
+from mosaic_compile.artifact import Artifact
+from mosaic_compile.backends.c_header import C_TYPES
+from mosaic_compile.driver import Compilation, cached_artifact
+from mosaic_compile.language.dtypes import DTYPES
+from mosaic_compile.language.kernel import Kernel
+from mosaic_compile.language.specialization import Specialization
+from mosaic_compile.runtime.arguments import Bound, bind, specialize_call
+
+from . import tools
+
+HERE = Path(__file__).parent
+GUARD, ALIGNMENT = 0xA5, 64
+ROOM, SCRATCH = 1 << 20, 1 << 18  # bytes for a call's arrays and for scratch memory
+WORKERS = 2  # what `num_sms` stands for
+
+
+def any_size(kernel: Kernel, bound: Bound) -> Specialization:
+    """What to compile for these arguments, without what their sizes would promise."""
+    found = specialize_call(kernel, bound, {})
+    return kernel.specialize(
+        dims=found.dims,
+        multiples=dict.fromkeys(kernel.signature.dims, 1),
+        arrays={p.name for p in kernel.signature.arrays if p.spec.optional and p.name in bound.arrays},
+        tuned={},
+        **found.dtypes,
+        **bound.given,
+    )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A target whose code runs here. folder: where programs are put, which are made once."""
+
+    target: str
+    folder: Path
+    made: dict[str, Path] = field(default_factory=dict)
+
+    def launch(self, kernel: Kernel, *, target: None = None, **arguments: Any) -> None:
+        bound = bind(kernel, (), arguments)
+        spec = any_size(kernel, bound)
+        artifact = cached_artifact(kernel, spec, Compilation(targets.find(self.target)))
+        key = f"{kernel.name} {spec}"
+        if key not in self.made:
+            folder = self.folder / str(len(self.made))
+            targets.backend(targets.find(self.target)).complete(artifact).save(folder)
+            self.build(folder, artifact)
+            self.made[key] = folder
+        arrays = {name: arguments[name] for name in bound.arrays}
+        self.run(self.made[key], artifact, arrays, bound)
+
+    def build(self, folder: Path, artifact: Artifact) -> None:
+        raise NotImplementedError
+
+    def run(self, folder: Path, artifact: Artifact, arrays: Mapping[str, np.ndarray], bound: Bound) -> None:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class InQemu(Machine):
+    """A machine that qemu runs C programs of."""
+
+    compile: Sequence[str] = ()
+    emulate: Sequence[str] = ()
+
+    def build(self, folder: Path, artifact: Artifact) -> None:
+        (folder / "main.c").write_text(main_program(artifact.manifest))
+        flags = ["-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-I", HERE]
+        command = [*self.compile, *flags, "main.c", artifact.manifest["files"]["binary"], "-o", "main"]
+        subprocess.run(command, cwd=folder, check=True)
+
+    def run(self, folder: Path, artifact: Artifact, arrays: Mapping[str, np.ndarray], bound: Bound) -> None:
+        memory, places = laid_out(arrays)
+        slots = b"".join(slot(p, arrays, places, bound) for p in artifact.manifest["parameters"])
+        given = slots + struct.pack("<q", len(memory)) + memory
+        done = subprocess.run([*self.emulate, folder / "main"], input=given, capture_output=True, timeout=120)
+        assert done.returncode == 0, f"{done.returncode}: {done.stderr.decode()}"
+        written = {a["name"] for a in artifact.manifest["arrays"] if a["access"] != "in"}
+        expected = bytearray(done.stdout)
+        for name, array in arrays.items():
+            part = slice(places[name], places[name] + array.nbytes)
+            if name in written:
+                array[...] = np.frombuffer(done.stdout[part], array.dtype).reshape(array.shape)
+                expected[part] = memory[part]
+        assert expected == memory, "something was written beside the outputs"
+
+
+@dataclass(frozen=True)
+class InNode(Machine):
+    """WebAssembly, by our loader."""
+
+    def build(self, folder: Path, artifact: Artifact) -> None:
+        assert (folder / f"{artifact.manifest['kernel']}.wasm").exists()
+
+    def run(self, folder: Path, artifact: Artifact, arrays: Mapping[str, np.ndarray], bound: Bound) -> None:
+        dtypes = {a["name"]: a["dtype"] for a in artifact.manifest["arrays"]}
+        call = {
+            "arrays": [[name, TYPED_ARRAYS[dtypes[name]], array.nbytes] for name, array in arrays.items()],
+            "scalars": bound.scalars,
+            "sizes": dict(bound.sizes),
+        }
+        command = [tools.program(tools.NODE), HERE / "node.mjs", folder, json.dumps(call)]
+        given = b"".join(array.tobytes() for array in arrays.values())
+        done = subprocess.run(command, input=given, capture_output=True, timeout=120)
+        assert done.returncode == 0, done.stderr.decode()
+        at = 0
+        for array in arrays.values():
+            got = np.frombuffer(done.stdout[at : at + array.nbytes], array.dtype)
+            array[...] = got.reshape(array.shape)
+            at += array.nbytes
+        assert at == len(done.stdout)
+
+
+TYPED_ARRAYS = {
+    "f64": "Float64Array", "f32": "Float32Array", "f16": "Uint16Array", "bf16": "Uint16Array", "f8e4m3": "Uint8Array",
+    "f8e5m2": "Uint8Array", "i64": "BigInt64Array", "i32": "Int32Array", "i16": "Int16Array", "i8": "Int8Array",
+    "u32": "Uint32Array", "u8": "Uint8Array", "bool": "Uint8Array",
+}  # fmt: skip
+
+
+def main_program(manifest: Mapping[str, Any]) -> str:
+    """A C program that runs a kernel on what comes on standard input: the slots of its parameters (of an array, its place in
+    memory), how many bytes of memory there are, and the memory; it writes the memory back.
+
+    The first half of the programs are run by NAME_run, the others by NAME_share.
+    """
+    name, parameters = manifest["kernel"], manifest["parameters"]
+    arrays = {a["name"]: a for a in manifest["arrays"]}
+    types = [
+        f"{C_TYPES[arrays[p['array']]['dtype']]} *"
+        if p["kind"] == "pointer"
+        else C_TYPES[p["dtype"]]
+        if p["kind"] == "scalar"
+        else "int64_t"
+        for p in parameters
+    ]
+    values = [f"*({type_} *)&slots[{number}]" for number, type_ in enumerate(types)]
+    pointers = [number for number, p in enumerate(parameters) if p["kind"] == "pointer"]
+    dims = [value for value, p in zip(values, parameters) if p["kind"] == "dim"]
+    moved = "\n".join(f"    slots[{number}] += (uintptr_t)memory;" for number in pointers)
+    return f"""#include "harness.h"
+#include "{name}.h"
+
+static uint64_t slots[{len(parameters)} + 1];
+static _Alignas({ALIGNMENT}) unsigned char memory[{ROOM}];
+static _Alignas({ALIGNMENT}) unsigned char scratch[{SCRATCH}];
+
+int main(void) {{
+    if (!receive(slots, sizeof slots)) return 2;
+    uint64_t bytes = slots[{len(parameters)}];
+    if (!receive(memory, bytes)) return 3;
+    if ({name}_scratch_bytes() > {SCRATCH}) return 4;
+{moved}
+    int64_t grid[3], count = 1;
+    {name}_grid({", ".join([*dims, "grid"])});
+    for (int axis = 0; axis < 3; ++axis) count *= grid[axis] > 0 ? grid[axis] : 0;
+    {name}_run({", ".join([*values, "0", "count / 2", "scratch"])});
+    int64_t next = count / 2;
+    {name}_share(slots, &next, count, 2, scratch);
+    return !send(memory, bytes);
+}}
+"""
+
+
+def slot(
+    parameter: Mapping[str, Any], arrays: Mapping[str, np.ndarray], places: Mapping[str, int], bound: Bound
+) -> bytes:
+    """The 8 bytes of a parameter."""
+    match parameter["kind"]:
+        case "pointer":
+            return struct.pack("<q", places[parameter["array"]])
+        case "stride":
+            array = arrays[parameter["array"]]
+            return struct.pack("<q", array.strides[parameter["axis"]] // array.itemsize)
+        case "dim":
+            return struct.pack("<q", {**bound.sizes, "num_sms": WORKERS}[parameter["name"]])
+        case _:
+            dtype = DTYPES[parameter["dtype"]].numpy
+            return np.asarray(bound.scalars[parameter["name"]], dtype).tobytes().ljust(8, b"\0")
+
+
+def laid_out(arrays: Mapping[str, np.ndarray]) -> tuple[bytearray, dict[str, int]]:
+    """The arrays one behind the other, with guards between them, and where each lies."""
+    memory, places = bytearray(), {}
+    for name, array in arrays.items():
+        places[name] = len(memory)
+        memory += array.tobytes()
+        memory += bytes([GUARD]) * (ALIGNMENT + -len(memory) % ALIGNMENT)
+    assert len(memory) <= ROOM
+    return memory, places
+
+
+def arm64(folder: Path) -> Machine:
+    """Linux's programs, with its C library. qemu's emulation of SVE is off: 7.2 computes some of it wrongly."""
+    compile = [tools.program(tools.CLANG), "--target=aarch64-linux-gnu", "-fuse-ld=lld", "-static"]
+    emulate = [tools.program(tools.QEMU_ARM64), "-cpu", "max,sve=off"]
+    return InQemu("arm64-linux", folder, compile=compile, emulate=emulate)
+
+
+def hexagon(folder: Path) -> Machine:
+    """Programs without a C library: Debian has none for Hexagon."""
+    flags = [
+        "--target=hexagon-unknown-linux-musl",
+        "-mcpu=hexagonv67",
+        "-ffreestanding",
+        "-fno-builtin",
+        "-nostdlib",
+    ]
+    linked = [f"--ld-path={tools.program(tools.LLD)}", "-static", HERE / "hexagon.c"]
+    compile = [tools.program(tools.CLANG), *flags, *map(str, linked)]
+    return InQemu("hexagon-v67", folder, compile=compile, emulate=[tools.program(tools.QEMU_HEXAGON)])
+
+
+def wasm32(folder: Path) -> Machine:
+    return InNode("wasm32", folder)
+
+
+MACHINES = {
+    "arm64-linux": (arm64, tools.needs(tools.CLANG, tools.LLD, tools.QEMU_ARM64)),
+    "hexagon-v67": (hexagon, tools.needs(tools.CLANG, tools.LLD, tools.QEMU_HEXAGON)),
+    "wasm32": (wasm32, tools.needs(tools.WASM_LD, tools.NODE)),
+}

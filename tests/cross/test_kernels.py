@@ -1,0 +1,96 @@
+"""The library's kernels on other machines: the kernels' own checks against float64, run there.
+
+Tiles are small: every test has whole tiles and ragged ones, and qemu is slow.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mosaic_compile.kernels import rms_norm, vector_add
+from tests.kernels import helpers, test_attention, test_elementwise, test_indexing, test_products, test_rows
+from tests.kernels.helpers import U32, assert_within, integers, least, random, roundoff, unwritten
+
+from .machines import MACHINES, Machine
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=needs) for name, (_, needs) in MACHINES.items()]
+)
+def machine(request, tmp_path_factory) -> Machine:
+    make, _ = MACHINES[request.param]
+    return make(tmp_path_factory.mktemp("machine"))
+
+
+@pytest.fixture(autouse=True)
+def checks_run_there(machine, monkeypatch):
+    for module in (test_attention, test_elementwise, test_indexing, test_products, test_rows):
+        monkeypatch.setattr(module, "launch", machine.launch)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "f16", "f64"])
+def test_vector_add(machine, dtype):
+    for n in (0, 1, 64, 150):
+        x, y, out = random(1, (n,), dtype), random(2, (n,), dtype), unwritten((n,), dtype)
+        machine.launch(vector_add, x=x, y=y, out=out, BLOCK=64)
+        expected = vector_add.reference(x, y)
+        assert_within(out, expected, roundoff(out.dtype) * abs(expected))
+
+
+@pytest.mark.parametrize("dtype", ["i32", "i8", "u8"])
+def test_vector_add_of_integers(machine, dtype):
+    for n in (1, 150):
+        x, y, out = integers(1, (n,), dtype), integers(2, (n,), dtype), unwritten((n,), dtype)
+        machine.launch(vector_add, x=x, y=y, out=out, BLOCK=64)
+        np.testing.assert_array_equal(out, vector_add.reference(x, y))
+
+
+@pytest.mark.parametrize("dtype,out", [("f32", "f32"), ("bf16", "f32"), ("f16", "f16"), ("f8e4m3", "bf16")])
+def test_matmul(dtype, out):
+    for m, n, k in ((16, 16, 16), (17, 31, 33), (1, 40, 7), (3, 0, 5)):
+        test_products.check_matmul(m, n, k, dtype, out, scale=0.37, BK=16)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_softmax(dtype):
+    for m, n in ((4, 16), (5, 40), (1, 1)):
+        test_rows.check_softmax(random(4, (m, n), dtype, 4), BM=4, BN=16)
+
+
+@pytest.mark.parametrize("dtype,weights", [("f32", "f32"), ("bf16", "f32"), ("f16", "f16")])
+def test_rms_norm(machine, dtype, weights):
+    for m, n in ((4, 16), (5, 40), (1, 1)):
+        x, weight, out = random(6, (m, n), dtype, 3), random(7, (n,), weights), unwritten((m, n), dtype)
+        machine.launch(rms_norm, x=x, weight=weight, out=out, eps=1e-5, BM=4, BN=16)
+        expected = rms_norm.reference(x, weight, np.float32(1e-5).astype(np.float64))
+        assert_within(out, expected, (roundoff(out.dtype) + (n + 8) * U32) * abs(expected) + least(out.dtype))
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_flash_attention(dtype):
+    for s, t in ((8, 8), (9, 13), (1, 5)):
+        test_attention.check_attention(h=2, s=s, t=t, d=8, dtype=dtype, causal=True, BM=4, BN=8)
+
+
+@pytest.mark.parametrize("dtype,sums", [("f32", "f32"), ("bf16", "f32"), ("i8", "i32")])
+def test_cumsum(dtype, sums):
+    for m, n in ((4, 16), (5, 40), (1, 1)):
+        x = random(8, (m, n), dtype) if dtype in helpers.FLOATS else integers(8, (m, n), dtype)
+        test_rows.check_cumsum(x, sums, BM=4, BN=16)
+
+
+@pytest.mark.parametrize("dtype", test_indexing.ROWS)
+def test_gather_rows(dtype):
+    for n, d in ((4, 16), (5, 40), (0, 3)):
+        test_indexing.check_gather_rows(7, d, integers(2, (n,), "i32", -2, 9), dtype, BM=4, BN=16)
+
+
+def test_histogram():
+    for n in (0, 16, 100):
+        test_indexing.check_histogram(integers(5, (n,), "u8", 0, 5), 6, BLOCK=16)
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu(approximate):
+    test_elementwise.check_gelu(random(4, (5, 40), "f32", 3), approximate=approximate, BM=4, BN=16)
