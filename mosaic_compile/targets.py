@@ -55,6 +55,7 @@ class CpuTarget(Target):
     fma: bool = True
     rounding: bool = True
     sqrt: bool = True
+    libm: bool = True  # C's mathematical functions are there to call
     position_independent: bool = True
     shared_library: str = ".so"  # the ending of a shared library's name
 
@@ -117,6 +118,7 @@ def _hexagon(version: int) -> CpuTarget:
         fma=False,
         rounding=False,
         sqrt=False,
+        libm=False,
     )
 
 
@@ -156,6 +158,7 @@ CPUS: Mapping[str, CpuTarget] = {
             caches=(32 * KIB, 512 * KIB),
             f16=False,
             fma=False,
+            libm=False,
             position_independent=False,
             shared_library=".wasm",
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mosaic_compile.dialects.tile import element_type_of
 from mosaic_compile.errors import TargetLimitError
 from mosaic_compile.mlir import ir
 
@@ -17,15 +18,30 @@ REFUSED = {
 }
 
 
+# What stays a call of the C library (see expand_math.py), in the user's words.
+CALLS = {"math.sin": "mc.sin", "math.cos": "mc.cos", "math.fma": "mc.fma"}
+
+
 @dataclass(frozen=True)
 class CheckCpuLimits:
-    """target: its name, for messages."""
+    """target: its name, for messages. libm: whether code for it is linked with C's mathematical functions."""
 
     name: ClassVar[str] = "check-cpu-limits"
     target: str = "cpu"
+    libm: bool = True
 
     def run(self, module: ir.Module) -> None:
+        with module.context:
+            self._check(module)
+
+    def _check(self, module: ir.Module) -> None:
         for op in operations(module.operation):
+            if op.name in CALLS and not self.libm and element_type_of(op.results[0].type) == ir.F64Type.get():
+                raise TargetLimitError(
+                    f"{CALLS[op.name]} of f64 needs C's mathematical functions, which {self.target} does not have",
+                    "compute it in f32",
+                    frames_of(op.location),
+                )
             if op.name in REFUSED:
                 raise TargetLimitError(
                     REFUSED[op.name].format(target=self.target),

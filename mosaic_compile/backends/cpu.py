@@ -30,7 +30,7 @@ def program_stages(target: CpuTarget) -> tuple[PassStage, ...]:
         "tile",
         (
             CheckKernel(),  # first, while the IR still looks like the user's text
-            CheckCpuLimits(target.name),
+            CheckCpuLimits(target.name, target.libm),
             Upstream("canonicalize"),
             TileCanonicalize(),
             Upstream("cse"),

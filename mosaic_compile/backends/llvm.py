@@ -59,8 +59,10 @@ def machine_stages(target: CpuTarget) -> tuple[Any, ...]:
             Upstream("convert-math-to-llvm"),
             Upstream("convert-math-to-libm"),  # what LLVM has no intrinsic for; it takes vectors apart
             Upstream("convert-vector-to-llvm"),
+            Upstream(
+                "convert-arith-to-llvm"
+            ),  # before memref's, which leaves arithmetic inside of atomic updates alone
             Upstream("finalize-memref-to-llvm"),
-            Upstream("convert-arith-to-llvm"),
             Upstream("convert-index-to-llvm"),
             Upstream("convert-ub-to-llvm"),
             Upstream("convert-func-to-llvm"),

@@ -18,7 +18,7 @@ from mosaic_compile.mlir import ir
 from mosaic_compile.passes import walk
 from mosaic_compile.runtime.arguments import Bound
 from mosaic_compile.runtime.arrays import HOST
-from mosaic_compile.runtime.interpret import DEFAULT_TARGET, on_host
+from mosaic_compile.runtime.interpret import on_host
 from mosaic_compile.stages import Session
 from mosaic_compile.targets import Target
 
@@ -59,7 +59,7 @@ class Case:
 
 
 def make_case(kernel: Kernel, bound: Bound, target: str | None) -> Case:
-    """target: by name; None: that of the GPU which holds the arrays, of this machine, or else sm90.
+    """target: by name; None: that of the GPU which holds the arrays, of this machine's GPU, or else its CPU's.
 
     Raises ArgumentError, UnknownTargetError and the compiler's errors.
     """
@@ -74,7 +74,7 @@ def make_case(kernel: Kernel, bound: Bound, target: str | None) -> Case:
 
 def _target(bound: Bound, name: str | None) -> Target:
     here = targets.gpu_of_this_machine()
-    chosen = targets.find(name or (here if here in targets.TARGETS else None) or DEFAULT_TARGET)
+    chosen = targets.find(name or (here if here in targets.GPUS else None) or targets.HOST)
     if any(a.device != HOST for a in bound.arrays.values()) and chosen.name != here:
         raise ArgumentError(
             f"the arrays are on a GPU ({here}), but the target is {chosen.name}",

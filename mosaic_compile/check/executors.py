@@ -217,7 +217,28 @@ MACHINE = Executor(
     _machine_tolerance,
 )
 
-EXECUTORS: tuple[Executor, ...] = (REFERENCE, PASSES, LOWERED, MACHINE)
+# This machine's CPU.
+
+
+def _run_on_cpu(case: Case) -> Outputs:
+    arguments = case.arguments()
+    machine.run_on_cpu(case.kernel, case.spec, case.target, arguments)
+    return case.written(arguments)
+
+
+CPU = Executor(
+    "{target}",
+    _run_on_cpu,
+    lambda case: None if case.target.name == targets.HOST else "not on this machine",
+    lambda case, right: (
+        "the lowering of the tile dialect for CPUs, or LLVM, computes something else than the tile dialect says"
+    ),
+)
+
+EXECUTORS: Mapping[str, tuple[Executor, ...]] = {  # by back end
+    "triton": (REFERENCE, PASSES, LOWERED, MACHINE),
+    "llvm": (REFERENCE, PASSES, CPU),
+}
 
 
 def outputs_right(wanted: Mapping[str, np.ndarray], tolerances: Mapping[str, np.ndarray]) -> Judge:

@@ -1,4 +1,4 @@
-"""Running a case on the GPU that its target is."""
+"""Running a case on the machine that its target is."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mosaic_compile.language.dtypes import i4
 from mosaic_compile.language.kernel import Kernel
 from mosaic_compile.language.specialization import Specialization
 from mosaic_compile.runtime import cuda
-from mosaic_compile.runtime.arguments import Bound, specialize_call
+from mosaic_compile.runtime.arguments import Bound, bind, specialize_call
 from mosaic_compile.runtime.arrays import CUDA, HOST, ArrayInfo, as_numpy
 from mosaic_compile.runtime.launch import Launcher
-from mosaic_compile.runtime.packing import pack_i4, unpack_i4
+from mosaic_compile.runtime.packing import pack_i4, packed, unpack_i4
 from mosaic_compile.targets import Target
 
 
@@ -31,8 +31,6 @@ def gpu_of(bound: Bound, target: Target) -> int | None:
 
 def why_not(target: Target) -> str:
     """Why a target's code cannot run here."""
-    if target.backend != "triton":
-        return "its code is not run by a check yet"
     here = targets.gpu_of_this_machine()
     if here == target.name:
         return f"kernels are launched on NVIDIA GPUs, not yet on {target.name}"
@@ -71,6 +69,19 @@ def run_on_gpu(
         launcher(replace(bound, arrays=there))
 
 
+def run_on_cpu(kernel: Kernel, spec: Specialization, target: Target, arguments: Mapping[str, Any]) -> None:
+    """Compiles for this machine's CPU and runs on these arrays, which are written in place.
+
+    Raises the compiler's errors, ArgumentError and LaunchError.
+    """
+    from mosaic_compile.runtime.cpu import Program  # LLVM takes its time to load
+
+    program = Program(driver.cached_artifact(kernel, spec, driver.Compilation(target)))
+    constants = {name: value for name, value in spec.constants.items() if name not in spec.dims}
+    with packed(bind(kernel, (), {**arguments, **constants})) as bound:
+        program(bound)
+
+
 @contextmanager
 def _on_gpu(info: ArrayInfo, array: np.ndarray, gpu: int) -> Iterator[ArrayInfo]:
     """An array's copy on a GPU, at an address with the same low bits; what is in it at the end is copied back."""
@@ -79,8 +90,8 @@ def _on_gpu(info: ArrayInfo, array: np.ndarray, gpu: int) -> Iterator[ArrayInfo]
     memory = np.zeros(high - low, np.uint8)
     host = replace(info, device=HOST, owner=None)
     elements = as_numpy(host, memory)
-    packed = info.dtype is i4
-    elements[...] = pack_i4(array).view(elements.dtype) if packed else array
+    is_packed = info.dtype is i4
+    elements[...] = pack_i4(array).view(elements.dtype) if is_packed else array
     with cuda.using_device(gpu):
         block = cuda.allocate(shift + max(1, high - low))
     try:
@@ -88,7 +99,7 @@ def _on_gpu(info: ArrayInfo, array: np.ndarray, gpu: int) -> Iterator[ArrayInfo]
         cuda.upload(gpu, start, memory)
         yield replace(info, address=start + info.address - low, device=CUDA, device_index=gpu, owner=None)
         memory[...] = cuda.download(gpu, start, start + high - low)
-        array[...] = unpack_i4(elements) if packed else elements
+        array[...] = unpack_i4(elements) if is_packed else elements
     finally:
         with cuda.using_device(gpu):
             cuda.free(block)

@@ -19,7 +19,7 @@ def check(kernel: Kernel, bound: Bound, target: str | None = None) -> CheckRepor
     found = roundings(case)
     rows: list[Row] = []
     fault = None
-    for executor in EXECUTORS:
+    for executor in EXECUTORS[case.target.backend]:
         own, judge = _rows(case, executor, found)
         if fault is None and not all(row.ok for row in own):
             fault = executor.explain(case, judge)

@@ -134,10 +134,10 @@ class Kernel:
 
         Runs the kernel on copies of these arguments: the caller's arrays stay as they are. A row of the report
         is an output after one of: the `reference`; the passes on the `tile` dialect; the lowering to Triton's
-        dialect; the GPU itself, where this machine has it. The first that differs says where the mistake is
+        dialect; the machine itself, where it is this one. The first that differs says where the mistake is
         made. What all are compared with, and the tolerances, come from the interpreter: see mosaic_compile/check/rounding.py.
 
-        target: a name that `mosaic-compile --list-targets` shows; without it this machine's GPU, or else sm90.
+        target: a name that `mosaic-compile --list-targets` shows; without it this machine's GPU, or else its CPU.
         Raises ArgumentError, the compiler's errors, and InterpreterError for a program that fails.
         """
         from mosaic_compile.check import check

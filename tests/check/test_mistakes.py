@@ -216,7 +216,7 @@ def test_another_back_end_is_one_executor_more(monkeypatch):
 
     mine = executors.Executor("mine for {target}", run, lambda case: None, explain)
     elsewhere = executors.Executor("elsewhere", run, lambda case: "not here", explain)
-    monkeypatch.setattr("mosaic_compile.check.run.EXECUTORS", (mine, elsewhere))
+    monkeypatch.setitem(executors.EXECUTORS, "triton", (mine, elsewhere))
     report = SCALE.check(**arguments(), target="sm80")
     assert statuses(report) == {"mine for sm80": "ok", "elsewhere": "absent"}
     assert str(report).splitlines()[-1] == "ok: mine for sm80 agrees with the interpreter"

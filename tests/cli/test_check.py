@@ -59,11 +59,11 @@ def test_a_wrong_reference(command, kernel_file):
     result = command("kernel.py", "--check")
     assert (result.code, result.err) == (1, "")
     lines = result.out.splitlines()
-    assert lines[0] == "inputs: --shape N=72 --seed 0" and lines[1] == "scale for sm90: B=16"
-    assert lines[13] == "error: 'scale' and its reference do not agree: one of the two is wrong"
+    assert lines[0] == "inputs: --shape N=72 --seed 0" and lines[1] == "scale for cpu: B=16"
+    assert lines[12] == "error: 'scale' and its reference do not agree: one of the two is wrong"
     x = np.random.default_rng(0).standard_normal(72).astype(np.float32)
     count = int((np.abs(x) > 2).sum())
-    assert count > 1 and lines[15] == f"reference: {count} of 72 elements are outside of the tolerance of out"
+    assert count > 1 and lines[14] == f"reference: {count} of 72 elements are outside of the tolerance of out"
     listed = {int(line.split("]")[0].strip(" [")) for line in lines if line.startswith("  [")}
     assert listed == {*np.flatnonzero(np.abs(x) > 2).tolist()}
     assert all(f"tile ({i // 16}) of 16, kernel.py:7" in result.out for i in listed)
@@ -74,11 +74,11 @@ def test_every_kernel_of_a_file_is_checked(command):
     assert result.code == 0
     assert [line for line in result.out.splitlines() if line.startswith(("inputs", "s", "ok"))] == [
         "inputs: --shape N=20 --seed 0",
-        "scale for sm90: B=16 num_warps=1",
-        "ok: tile passes and tt agree with the interpreter",
+        "scale for cpu: B=16 num_warps=1",
+        "ok: tile passes and cpu agree with the interpreter",
         "inputs: --shape N=20 --seed 0",
-        "shift for sm90: B=16 num_warps=1",
-        "ok: tile passes and tt agree with the interpreter",
+        "shift for cpu: B=16 num_warps=1",
+        "ok: tile passes and cpu agree with the interpreter",
     ]
 
 
@@ -90,7 +90,7 @@ def test_arrays_from_files(command, kernel_file, folder):
 
 def test_what_the_kernel_prints_is_no_result(command, kernel_file):
     kernel_file.write_text(WITH_REFERENCE + '    mc.device_print("program", i)\n')
-    result = command("kernel.py", "--check", "--shape", "N=16", "--set", "B=16")
+    result = command("kernel.py", "--check", "--target", "sm90", "--shape", "N=16", "--set", "B=16")
     assert "program" in result.err and "program 0" not in result.out
 
 
