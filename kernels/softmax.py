@@ -40,7 +40,7 @@ def softmax(x: T["M", "N"], out: mc.Out[T["M", "N"]], *, BM: mc.Const = 1, BN: m
     if N <= BN:
         rows = load_block(x, m, 0, BM, BN)
         e = mc.exp(rows - rows.max(1, keepdims=True))
-        mc.store(out, (m, 0), (e / e.sum(1, keepdims=True)).to(out.dtype))
+        mc.store(out, (m, 0), (e * (1.0 / e.sum(1, keepdims=True))).to(out.dtype))
     else:
         top = mc.full((BM, 1), LOWEST, mc.f32)  # finite, so that blocks of minus infinity add nothing
         total = mc.zeros((BM, 1), mc.f32)
@@ -49,9 +49,10 @@ def softmax(x: T["M", "N"], out: mc.Out[T["M", "N"]], *, BM: mc.Const = 1, BN: m
             higher = mc.maximum(top, block.max(1, keepdims=True))
             total = total * mc.exp(top - higher) + mc.exp(block - higher).sum(1, keepdims=True)
             top = higher
+        share = 1.0 / total
         for n in range(mc.cdiv(N, BN)):
             e = mc.exp(load_block(x, m, n, BM, BN) - top)
-            mc.store(out, (m, n), (e / total).to(out.dtype))
+            mc.store(out, (m, n), (e * share).to(out.dtype))
 
 
 def load_block(x, m, n, BM, BN):
