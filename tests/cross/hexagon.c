@@ -1,5 +1,5 @@
 /* A C program's surroundings on Hexagon with Linux, for programs that have no C library: its start and its end, files,
-   blocks of memory, and the compiler's functions for divisions, which Hexagon has no instructions for.
+   blocks of memory, and what LLVM has in compiler-rt for Hexagon: divisions, which there are no instructions for.
    Calls of the system: the number in r6, arguments from r0 on, trap0(#1); numbers are those of Linux's asm-generic/unistd.h. */
 #include <stdint.h>
 
@@ -39,6 +39,11 @@ void *memmove(void *to, const void *from, unsigned long count) {
 }
 
 void *memcpy(void *to, const void *from, unsigned long count) { return memmove(to, from, count); }
+
+/* What LLVM calls for blocks of at least 32 bytes, in whole multiples of 8. */
+void *__hexagon_memcpy_likely_aligned_min32bytes_mult8bytes(void *to, const void *from, unsigned long count) {
+    return memmove(to, from, count);
+}
 
 /* Division bit by bit. */
 static uint64_t divide(uint64_t a, uint64_t b, uint64_t *rest) {

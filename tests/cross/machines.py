@@ -6,10 +6,16 @@ ahead of time for arrays of any size. C programs call the functions that the hea
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
+import queue
+import shutil
 import struct
 import subprocess
-from collections.abc import Mapping, Sequence
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,12 +53,12 @@ def any_size(kernel: Kernel, bound: Bound) -> Specialization:
 
 
 @dataclass(frozen=True)
-class Machine:
+class Machine(ABC):
     """A target whose code runs here. folder: where programs are put, which are made once."""
 
     target: str
     folder: Path
-    made: dict[str, Path] = field(default_factory=dict)
+    made: dict[str, Path] = field(default_factory=dict, kw_only=True)
 
     def launch(self, kernel: Kernel, *, target: None = None, **arguments: Any) -> None:
         bound = bind(kernel, (), arguments)
@@ -67,19 +73,21 @@ class Machine:
         arrays = {name: arguments[name] for name in bound.arrays}
         self.run(self.made[key], artifact, arrays, bound)
 
+    @abstractmethod
     def build(self, folder: Path, artifact: Artifact) -> None:
-        raise NotImplementedError
+        """Makes a program of an artifact in a folder that holds it."""
 
+    @abstractmethod
     def run(self, folder: Path, artifact: Artifact, arrays: Mapping[str, np.ndarray], bound: Bound) -> None:
-        raise NotImplementedError
+        """Runs the program; arrays that the kernel writes get what it wrote."""
 
 
 @dataclass(frozen=True)
 class InQemu(Machine):
     """A machine that qemu runs C programs of."""
 
-    compile: Sequence[str] = ()
-    emulate: Sequence[str] = ()
+    compile: Sequence[str]
+    emulate: Sequence[str]
 
     def build(self, folder: Path, artifact: Artifact) -> None:
         (folder / "main.c").write_text(main_program(artifact.manifest))
@@ -89,7 +97,7 @@ class InQemu(Machine):
 
     def run(self, folder: Path, artifact: Artifact, arrays: Mapping[str, np.ndarray], bound: Bound) -> None:
         memory, places = laid_out(arrays)
-        slots = b"".join(slot(p, arrays, places, bound) for p in artifact.manifest["parameters"])
+        slots = b"".join(slot(p, places, bound) for p in artifact.manifest["parameters"])
         given = slots + struct.pack("<q", len(memory)) + memory
         done = subprocess.run([*self.emulate, folder / "main"], input=given, capture_output=True, timeout=120)
         assert done.returncode == 0, f"{done.returncode}: {done.stderr.decode()}"
@@ -104,34 +112,77 @@ class InQemu(Machine):
 
 
 @dataclass(frozen=True)
-class InNode(Machine):
-    """WebAssembly, by our loader."""
+class InJavaScript(Machine):
+    """WebAssembly, by our loader. `call` runs what a folder holds and gives the arrays' bytes."""
+
+    call: Callable[[Path], bytes]
 
     def build(self, folder: Path, artifact: Artifact) -> None:
         assert (folder / f"{artifact.manifest['kernel']}.wasm").exists()
 
     def run(self, folder: Path, artifact: Artifact, arrays: Mapping[str, np.ndarray], bound: Bound) -> None:
         dtypes = {a["name"]: a["dtype"] for a in artifact.manifest["arrays"]}
-        call = {
-            "arrays": [[name, TYPED_ARRAYS[dtypes[name]], array.nbytes] for name, array in arrays.items()],
-            "scalars": bound.scalars,
-            "sizes": dict(bound.sizes),
-        }
-        command = [tools.program(tools.NODE), HERE / "node.mjs", folder, json.dumps(call)]
-        given = b"".join(array.tobytes() for array in arrays.values())
-        done = subprocess.run(command, input=given, capture_output=True, timeout=120)
-        assert done.returncode == 0, done.stderr.decode()
-        at = 0
+        listed = [[name, TYPED_ARRAYS[dtypes[name]], array.nbytes] for name, array in arrays.items()]
+        call = {"arrays": listed, "scalars": bound.scalars, "sizes": bound.sizes}
+        (folder / "call.json").write_text(json.dumps(call))
+        (folder / "input.bin").write_bytes(b"".join(array.tobytes() for array in arrays.values()))
+        output, at = self.call(folder), 0
         for array in arrays.values():
-            got = np.frombuffer(done.stdout[at : at + array.nbytes], array.dtype)
-            array[...] = got.reshape(array.shape)
+            array[...] = np.frombuffer(output[at : at + array.nbytes], array.dtype).reshape(array.shape)
             at += array.nbytes
-        assert at == len(done.stdout)
+        assert at == len(output)
+
+
+def in_node(folder: Path) -> bytes:
+    command = [tools.program(tools.NODE), HERE / "node.mjs", folder]
+    done = subprocess.run(command, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr.decode()
+    return (folder / "output.bin").read_bytes()
+
+
+def in_browser(folder: Path) -> bytes:
+    """In a page that a server on this machine gives out, as browsers load no modules from files; the page sends the result."""
+    for name in ("page.html", "call.mjs"):
+        shutil.copy(HERE / name, folder)
+    sent: queue.Queue[tuple[str, bytes]] = queue.Queue()
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(_Handler, folder, sent)
+    ) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/page.html"
+        # Without a sandbox of its own, which root may not have; a port for debuggers keeps it running.
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
+        command = [tools.program(tools.BROWSER), *flags, f"--user-data-dir={folder / 'profile'}", address]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as browser:
+            try:
+                kind, contents = sent.get(timeout=60)
+            finally:
+                browser.terminate()
+                server.shutdown()
+    assert kind == "/output", contents.decode()
+    return contents
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    """Gives out a folder's files, and puts what is sent into a queue."""
+
+    def __init__(self, folder: Path, sent: queue.Queue[tuple[str, bytes]], *arguments: Any):
+        self.sent = sent
+        super().__init__(*arguments, directory=str(folder))
+
+    def do_POST(self) -> None:
+        contents = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(204)
+        self.end_headers()
+        self.sent.put((self.path, contents))
+
+    def log_message(self, *arguments: Any) -> None:
+        """Requests are no news."""
 
 
 TYPED_ARRAYS = {
     "f64": "Float64Array", "f32": "Float32Array", "f16": "Uint16Array", "bf16": "Uint16Array", "f8e4m3": "Uint8Array",
-    "f8e5m2": "Uint8Array", "i64": "BigInt64Array", "i32": "Int32Array", "i16": "Int16Array", "i8": "Int8Array",
+    "f8e5m2": "Uint8Array", "i64": "BigInt64Array", "i32": "Int32Array", "i16": "Int16Array", "i8": "Int8Array", "i4": "Int8Array",
     "u32": "Uint32Array", "u8": "Uint8Array", "bool": "Uint8Array",
 }  # fmt: skip
 
@@ -180,16 +231,13 @@ int main(void) {{
 """
 
 
-def slot(
-    parameter: Mapping[str, Any], arrays: Mapping[str, np.ndarray], places: Mapping[str, int], bound: Bound
-) -> bytes:
+def slot(parameter: Mapping[str, Any], places: Mapping[str, int], bound: Bound) -> bytes:
     """The 8 bytes of a parameter."""
     match parameter["kind"]:
         case "pointer":
             return struct.pack("<q", places[parameter["array"]])
         case "stride":
-            array = arrays[parameter["array"]]
-            return struct.pack("<q", array.strides[parameter["axis"]] // array.itemsize)
+            return struct.pack("<q", bound.arrays[parameter["array"]].strides[parameter["axis"]])
         case "dim":
             return struct.pack("<q", {**bound.sizes, "num_sms": WORKERS}[parameter["name"]])
         case _:
@@ -230,11 +278,16 @@ def hexagon(folder: Path) -> Machine:
 
 
 def wasm32(folder: Path) -> Machine:
-    return InNode("wasm32", folder)
+    return InJavaScript("wasm32", folder, call=in_node)
+
+
+def browser(folder: Path) -> Machine:
+    return InJavaScript("wasm32", folder, call=in_browser)
 
 
 MACHINES = {
     "arm64-linux": (arm64, tools.needs(tools.CLANG, tools.LLD, tools.QEMU_ARM64)),
     "hexagon-v67": (hexagon, tools.needs(tools.CLANG, tools.LLD, tools.QEMU_HEXAGON)),
     "wasm32": (wasm32, tools.needs(tools.WASM_LD, tools.NODE)),
+    "browser": (browser, tools.needs(tools.WASM_LD, tools.BROWSER)),
 }

@@ -1,20 +1,9 @@
-// Runs a kernel on the arrays that come on standard input, one after the other, and writes them back to standard output:
-// node node.mjs FOLDER CALL, where CALL is JSON: {"arrays": [[name, type, bytes]], "scalars": {…}, "sizes": {…}}.
-import { readFileSync, writeSync } from "node:fs";
+// node node.mjs FOLDER: runs the kernel in the folder as its call.json and input.bin say, and writes output.bin.
+import { readFileSync, writeFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
+import { run } from "./call.mjs";
 
-const [folder, text] = process.argv.slice(2);
-const call = JSON.parse(text);
+const [folder] = process.argv.slice(2);
 const { load } = await import(pathToFileURL(`${folder}/loader.mjs`));
-const input = readFileSync(0);
-const values = { ...call.scalars };
-let at = input.byteOffset;
-for (const [name, type, bytes] of call.arrays) {
-  values[name] = new globalThis[type](input.buffer.slice(at, at + bytes));
-  at += bytes;
-}
-(await load(folder)).run(values, call.sizes);
-for (const [name] of call.arrays) {
-  const { buffer } = values[name];
-  for (let written = 0; written < buffer.byteLength; ) written += writeSync(1, new Uint8Array(buffer, written));
-}
+const call = JSON.parse(readFileSync(`${folder}/call.json`));
+writeFileSync(`${folder}/output.bin`, run(await load(folder), call, readFileSync(`${folder}/input.bin`)));
