@@ -188,7 +188,8 @@ def ahead_of_time(
             f"there are: {', '.join(sorted(optional)) or 'none'}",
         )
     params = [p for p in signature.arrays if not p.spec.optional or p.name in arrays]
-    promised = default_multiples(params, dtypes) | dict(multiples or {})
+    open_dims = {name: n for name, n in default_multiples(params, dtypes).items() if name not in dims}
+    promised = open_dims | dict(multiples or {})
     for name, multiple in promised.items():
         if multiple < 1:
             raise ArgumentError(f"{name} cannot be a multiple of {multiple}", "a multiple is at least 1")

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mosaic_compile import targets
 
-from .check import Mismatch, check
+from .check import Mismatch, check, check_native
 from .program import Program
 from .search import search
 
@@ -28,7 +28,12 @@ def main() -> int:
         "--seed", type=int, default=1000, help="of the first programs; the tests' seeds are below 100"
     )
     parser.add_argument("--seconds", type=float, default=float("inf"), help="end after that time")
-    parser.add_argument("--target", default="sm90", choices=targets.TARGETS, help="whose passes are run")
+    parser.add_argument(
+        "--target",
+        default="sm90",
+        choices=(*targets.GPUS, targets.HOST),
+        help="whose passes are run; cpu: runs compiled",
+    )
     given = parser.parse_args()
     end = time.monotonic() + given.seconds
     columns = (TextColumn("random kernels"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -38,7 +43,10 @@ def main() -> int:
         def try_(program: Program) -> None:
             if time.monotonic() > end:
                 raise OutOfTime
-            check(program, given.target)
+            if given.target == targets.HOST:
+                check_native(program)
+            else:
+                check(program, given.target)
             progress.advance(task)
 
         try:

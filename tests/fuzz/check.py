@@ -1,4 +1,5 @@
-"""One program through the compiler: interpreted as traced, after each pass on the tile stage, and after the lowering."""
+"""One program through the compiler: interpreted as traced, after each pass on the tile stage, and after the lowering to
+Triton's dialect; or compiled for this machine's CPU and run there."""
 
 from __future__ import annotations
 
@@ -11,17 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from mosaic_compile import interpreter, targets
+from mosaic_compile import driver, interpreter, targets
 from mosaic_compile.frontend import trace
 from mosaic_compile.interpreter import tt
 from mosaic_compile.language.kernel import Kernel
 from mosaic_compile.mlir import ir
+from mosaic_compile.runtime.arguments import bind
+from mosaic_compile.runtime.cpu import Program as Loaded
 
 from .data import arguments
 from .evaluate import evaluate
-from .program import DTYPES, Program
+from .program import DTYPES, Elementwise, Program
 
 _numbers = itertools.count()
+# Functions of which the last bit is not fixed.
+ROUNDED = frozenset({"exp", "exp2", "log", "log2", "sin", "cos", "tanh", "sigmoid", "rsqrt"})
 
 
 class Mismatch(AssertionError):
@@ -72,6 +77,30 @@ def check(program: Program, target: str, passes: Sequence[Any] | None = None) ->
             for pass_ in tt_stage.passes:
                 guarded(pass_.name, partial(_run, pass_, module))
             compare(f"after the lowering to tt ({target})", lowered)
+
+
+def check_native(program: Program) -> None:
+    """Compares a program's NumPy meaning with what it computes on this machine's CPU. Raises Mismatch.
+
+    What uses functions of `ROUNDED` is only run.
+    """
+    wanted = arguments(program)
+    evaluate(program, wanted)
+    found = {**arguments(program), **{s.name: s.value for s in program.scalars}}
+    with defined(program) as kernel:
+        try:
+            spec = kernel.specialize(multiples=dict(program.multiples))
+            artifact = driver.compile_kernel(kernel, spec, driver.Compilation(targets.host_cpu())).artifact
+            assert artifact is not None
+            Loaded(artifact)(bind(kernel, (), found))
+        except Exception as error:
+            raise Mismatch(f"compiled: {type(error).__name__}: {error}\n\n{program.text}") from error
+    if not uses_rounded_functions(program) and (difference := first_difference(wanted, found)):
+        raise Mismatch(f"compiled: {difference}\n\n{program.text}")
+
+
+def uses_rounded_functions(program: Program) -> bool:
+    return any(isinstance(node, Elementwise) and node.op in ROUNDED for node in program.walk())
 
 
 @contextmanager

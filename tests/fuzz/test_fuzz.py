@@ -29,7 +29,7 @@ from mosaic_compile.passes import (
 from mosaic_compile.passes.walk import operations
 
 from . import program as nodes
-from .check import Mismatch, check
+from .check import Mismatch, check, check_native
 from .evaluate import COMBINATIONS, ELEMENTWISE
 from .program import DTYPES, Program
 from .search import search
@@ -41,6 +41,11 @@ TARGETS = ("sm90", "gfx942", "sm100", "sm80")
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_random_programs(chunk):
     search(lambda program: check(program, TARGETS[chunk % len(TARGETS)]), count=EACH, seed=chunk)
+
+
+@pytest.mark.parametrize("chunk", range(2))
+def test_random_programs_on_this_cpu(chunk):
+    search(check_native, count=50, seed=chunk)
 
 
 # The generator finds what it is there for.

@@ -1,6 +1,6 @@
 """What the kernels' tests share: inputs, launches through the interpreter, comparison with derived bounds.
 
-Each kernel is compared with its float64 reference, as traced and after the passes. The bounds are what rounding
+Each kernel is compared with its float64 reference: as traced, after the passes, and compiled for this machine's CPU. The bounds are what rounding
 explains, element by element: a sum of n products in f32 is off by at most n * U32 times the sum of their
 magnitudes (Higham, "Accuracy and Stability of Numerical Algorithms", 3.1), and the result is rounded once to its
 type.
@@ -21,9 +21,10 @@ from mosaic_compile.language.arrays import ArrayParam
 from mosaic_compile.language.dtypes import DTYPES
 from mosaic_compile.language.kernel import Kernel
 from mosaic_compile.language.symbolic import evaluate
+from mosaic_compile.runtime import call
 from mosaic_compile.runtime.arguments import bind, specialize_call
 
-TARGETS = [None, "sm90", "sm80"]  # None: as traced
+TARGETS = [None, "sm90", "sm80", "cpu"]  # None: as traced
 on_targets = pytest.mark.parametrize("target", TARGETS, ids=lambda t: t or "traced")
 EDGES = [0, 1, 15, 16, 17, 40]  # around tiles of 16
 SHAPES = [(5, n) for n in EDGES] + [(m, 17) for m in (0, 1, 3, 4)]  # around tiles of 4 x 16
@@ -78,8 +79,11 @@ def unwritten(shape: tuple[int, ...], dtype: str) -> np.ndarray:
 
 
 def launch(kernel: Kernel, *, target: str | None = None, **arguments: Any) -> None:
-    """Runs a kernel op by op; with a target, after the passes on its tile stage."""
+    """Runs a kernel op by op; with a target, after the passes on its tile stage; compiled, where that is this machine's."""
     bound = bind(kernel, (), arguments)
+    if target == targets.HOST:
+        call.program(kernel, bound)(bound)
+        return
     spec = specialize_call(kernel, bound)
     module = trace(kernel, spec)
     if target is not None:

@@ -136,13 +136,13 @@ LAYOUTS = [
     in_layout("column-major-aligned", (1, None), lambda: np.zeros((20, 24), np.float32).T, (1, 4)),
     in_layout("gaps", (None, 1), lambda: np.zeros((20, 32), np.float32)[:, :21], (4, 1)),
     in_layout("both-strided", (None, None), lambda: np.zeros((20, 50), np.float32)[::2, ::2]),
-    in_layout("reversed", (None, None), lambda: np.zeros((20, 21), np.float32)[::-1, ::-1]),
+    in_layout("reversed", (None, None), lambda: np.zeros((20, 21), np.float32)[::-1, ::-1], align=4),
     in_layout("unaligned", (None, 1), lambda: np.zeros((20, 21), np.float32), align=4),
     in_layout(
         "broadcast-rows",
         (0, 1),
         lambda: np.lib.stride_tricks.as_strided(np.zeros(21, np.float32), (20, 21), (0, 4)),
-        (0, 1),
+        (4, 1),
     ),
 ]
 
