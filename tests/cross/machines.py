@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import os
 import queue
 import shutil
+import signal
 import struct
 import subprocess
 import threading
@@ -153,11 +155,13 @@ def in_browser(folder: Path) -> bytes:
         # Without a sandbox of its own, which root may not have; a port for debuggers keeps it running.
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
         command = [tools.program(tools.BROWSER), *flags, f"--user-data-dir={folder / 'profile'}", address]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as browser:
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        # Debian's command is a script, whose child outlives it: the whole group is ended.
+        with subprocess.Popen(command, start_new_session=True, **quiet) as browser:
             try:
                 kind, contents = sent.get(timeout=60)
             finally:
-                browser.terminate()
+                os.killpg(browser.pid, signal.SIGTERM)
                 server.shutdown()
     assert kind == "/output", contents.decode()
     return contents
@@ -258,9 +262,8 @@ def laid_out(arrays: Mapping[str, np.ndarray]) -> tuple[bytearray, dict[str, int
 
 def arm64(folder: Path) -> Machine:
     """Linux's programs, with its C library. qemu's emulation of SVE is off: 7.2 computes some of it wrongly."""
-    compile = [tools.program(tools.CLANG), "--target=aarch64-linux-gnu", "-fuse-ld=lld", "-static"]
     emulate = [tools.program(tools.QEMU_ARM64), "-cpu", "max,sve=off"]
-    return InQemu("arm64-linux", folder, compile=compile, emulate=emulate)
+    return InQemu("arm64-linux", folder, [tools.program(tools.GCC_ARM64), "-static"], emulate)
 
 
 def hexagon(folder: Path) -> Machine:
@@ -274,19 +277,19 @@ def hexagon(folder: Path) -> Machine:
     ]
     linked = [f"--ld-path={tools.program(tools.LLD)}", "-static", HERE / "hexagon.c"]
     compile = [tools.program(tools.CLANG), *flags, *map(str, linked)]
-    return InQemu("hexagon-v67", folder, compile=compile, emulate=[tools.program(tools.QEMU_HEXAGON)])
+    return InQemu("hexagon-v67", folder, compile, [tools.program(tools.QEMU_HEXAGON)])
 
 
 def wasm32(folder: Path) -> Machine:
-    return InJavaScript("wasm32", folder, call=in_node)
+    return InJavaScript("wasm32", folder, in_node)
 
 
 def browser(folder: Path) -> Machine:
-    return InJavaScript("wasm32", folder, call=in_browser)
+    return InJavaScript("wasm32", folder, in_browser)
 
 
 MACHINES = {
-    "arm64-linux": (arm64, tools.needs(tools.CLANG, tools.LLD, tools.QEMU_ARM64)),
+    "arm64-linux": (arm64, tools.needs(tools.GCC_ARM64, tools.QEMU_ARM64)),
     "hexagon-v67": (hexagon, tools.needs(tools.CLANG, tools.LLD, tools.QEMU_HEXAGON)),
     "wasm32": (wasm32, tools.needs(tools.WASM_LD, tools.NODE)),
     "browser": (browser, tools.needs(tools.WASM_LD, tools.BROWSER)),

@@ -13,7 +13,8 @@ CLANG = tuple(["clang", *(f"clang-{version}" for version in range(22, 13, -1))])
 LLD = tuple(["ld.lld", *(f"ld.lld-{version}" for version in range(22, 13, -1))])
 WASM_LD = tuple(["wasm-ld", *(f"wasm-ld-{version}" for version in range(22, 13, -1))])
 BROWSER = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-NODE, QEMU_ARM64, QEMU_HEXAGON = ("node",), ("qemu-aarch64",), ("qemu-hexagon",)
+GCC_ARM64, QEMU_ARM64 = ("aarch64-linux-gnu-gcc",), ("qemu-aarch64", "qemu-aarch64-static")
+QEMU_HEXAGON, NODE = ("qemu-hexagon", "qemu-hexagon-static"), ("node",)
 REQUIRED = (
     "MOSAIC_CROSS_TOOLS"  # set where `make cross-tools` installed them: what is missing is a failure then
 )

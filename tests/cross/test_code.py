@@ -1,0 +1,71 @@
+"""What objects for other machines consist of: vector instructions, and nothing from a library."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+import mosaic_compile as mc
+from mosaic_compile import targets
+from mosaic_compile.kernels import flash_attention, matmul, rms_norm, softmax, vector_add
+
+from . import tools
+
+# Of f32 and of i32. Hexagon has no vectors of f32 before v68, and later ones round in a way of their own: f32 is scalar.
+VECTORS = {
+    "arm64-linux": (r"\bfadd\tv\d+\.4s", r"\badd\tv\d+\.4s"),
+    "wasm32": (r"\bf32x4\.add\b", r"\bi32x4\.add\b"),
+    "hexagon-v67": (None, r"\bvadd\(v\d+\.w,v\d+\.w\)"),
+    "hexagon-v68": (None, r"\bvadd\(v\d+\.w,v\d+\.w\)"),
+    "hexagon-v73": (None, r"\bvadd\(v\d+\.w,v\d+\.w\)"),
+}
+
+
+@pytest.mark.parametrize("target", VECTORS)
+def test_vector_instructions_are_used(target):
+    for dtype, pattern in zip(("f32", "i32"), VECTORS[target]):
+        if pattern is not None:
+            artifact = mc.compile(vector_add, target, T=dtype)
+            assembly = artifact.files["vector_add.s"].decode()
+            assert re.search(pattern, assembly)
+
+
+@tools.needs(tools.WASM_LD, tools.NODE)
+@pytest.mark.parametrize(
+    "kernel,given",
+    [
+        (softmax, {"T": "bf16"}),
+        (rms_norm, {}),
+        (matmul, {"activation": "gelu"}),
+        (flash_attention, {"BM": 16, "BN": 16}),
+    ],
+    ids=lambda x: getattr(x, "name", ""),
+)
+def test_webassembly_imports_nothing(tmp_path, kernel, given):
+    artifact = mc.compile(kernel, "wasm32", **given)
+    whole = targets.backend(targets.find("wasm32")).complete(artifact)
+    (tmp_path / "module.wasm").write_bytes(whole.files[f"{kernel.name}.wasm"])
+    script = "console.log(WebAssembly.Module.imports(new WebAssembly.Module(fs.readFileSync('module.wasm'))).length)"
+    done = subprocess.run(["node", "-e", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "0\n", done.stderr
+
+
+C_LIBRARY = {"memcpy", "memmove", "memset"}
+
+
+@pytest.mark.skipif(shutil.which("readelf") is None, reason="needs readelf, of binutils")
+@pytest.mark.parametrize("target", ["arm64-linux", "hexagon-v68", "hexagon-v73"])
+@pytest.mark.parametrize(
+    "kernel,given", [(softmax, {"BM": 4, "BN": 16}), (matmul, {"BM": 16, "BN": 16, "BK": 16})]
+)
+def test_elf_objects_call_the_machine_s_compiler_rt_at_most(tmp_path, kernel, given, target):
+    artifact = mc.compile(kernel, target, **given)
+    (tmp_path / "kernel.o").write_bytes(artifact.binary)
+    listed = subprocess.run(
+        ["readelf", "-sW", tmp_path / "kernel.o"], capture_output=True, text=True, check=True
+    )
+    called = set(re.findall(r" UND (\S+)$", listed.stdout, re.MULTILINE))
+    assert {name for name in called if not name.startswith("__hexagon_")} <= C_LIBRARY
