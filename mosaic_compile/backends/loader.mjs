@@ -218,17 +218,19 @@ function checkShape(array, dims) {
   if (data.length !== length)
     throw new KernelError(`'${name}' has ${data.length} elements, but ${shown} is a ${data.constructor.name} of ${length}`);
   array.shape.forEach((size, axis) => {
-    const stride = product(array.shape.slice(axis + 1));
-    const [wanted, multiple] = [array.strides[axis], array.stride_multiples[axis]];
     if (size % array.dim_multiples[axis])
       throw new KernelError(
         `dimension ${axis} of '${name}' is ${size}, but the kernel was compiled for multiples of ` +
-          `${array.dim_multiples[axis]}: --shape ${array.dims[axis]}=%1 takes that back`,
+          `${array.dim_multiples[axis]}: compile with --shape ${array.dims[axis]}=%1`,
       );
+  });
+  array.shape.forEach((size, axis) => {
+    const stride = product(array.shape.slice(axis + 1));
+    const [wanted, multiple] = [array.strides[axis], array.stride_multiples[axis]];
     if (size > 1 && ((wanted !== null && stride !== wanted) || stride % multiple))
       throw new KernelError(
         `dimension ${axis} of '${name}' has stride ${stride}, but the kernel was compiled for ` +
-          `${wanted ?? `multiples of ${multiple}`}`,
+          `${wanted ?? `multiples of ${multiple}`}: compile it for row-major arrays`,
       );
   });
 }
