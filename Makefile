@@ -23,9 +23,9 @@ check-types: .venv/installed-dev
 test-newest: .venv/installed-dev cross-tools
 	$(CROSS) $(BIN)/pytest -n $(JOBS) --dist worksteal
 
-# The same back-end tests under the oldest Triton that is supported.
+# The same back-end tests under the oldest Triton that is supported; CPUs know nothing of Triton.
 test-oldest: .venv/installed-dev .venv/triton-oldest/installed
-	PYTHONPATH=.venv/triton-oldest $(BIN)/pytest -n $(JOBS) --dist worksteal tests/lowering tests/kernels tests/driver
+	PYTHONPATH=.venv/triton-oldest $(BIN)/pytest -n $(JOBS) --dist worksteal tests/lowering tests/kernels tests/driver -k "not cpu"
 
 # What runs code for other machines: emulators, compilers and linkers, Node, a browser. As root on Debian they are installed
 # and the tests that need them must run; elsewhere those tests say what is missing and are skipped.
