@@ -115,7 +115,7 @@ def _comment(text: str) -> list[str]:
     if not text:
         return []
     safe = text.replace("*/", "* /")
-    wrapped = [w for line in safe.split("\n") for w in textwrap.wrap(line, 100) or [""]]
+    wrapped = [w for line in safe.split("\n") for w in textwrap.wrap(line, 116) or [""]]
     return [" *", *(f" * {line}".rstrip() for line in wrapped)]
 
 

@@ -143,9 +143,16 @@ def in_node(folder: Path) -> bytes:
 
 
 def in_browser(folder: Path) -> bytes:
-    """In a page that a server on this machine gives out, as browsers load no modules from files; the page sends the result."""
     for name in ("page.html", "call.mjs"):
         shutil.copy(HERE / name, folder)
+    return run_page(folder)
+
+
+def run_page(folder: Path) -> bytes:
+    """What a folder's page.html sends to the address `output`.
+
+    A server on this machine gives the folder's files out: browsers load no modules from files.
+    """
     sent: queue.Queue[tuple[str, bytes]] = queue.Queue()
     with http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(_Handler, folder, sent)
