@@ -49,7 +49,10 @@ def checks_run_there(machine, monkeypatch):
 def test_vector_add(machine, dtype):
     for n in (0, 1, 64, 150):
         x, y, out = random(1, (n,), dtype), random(2, (n,), dtype), unwritten((n,), dtype)
+        interpreted = unwritten((n,), dtype)
         machine.launch(vector_add, x=x, y=y, out=out, BLOCK=64)
+        helpers.launch(vector_add, x=x, y=y, out=interpreted, BLOCK=64)
+        np.testing.assert_array_equal(out, interpreted)
         expected = vector_add.reference(x, y)
         assert_within(out, expected, roundoff(out.dtype) * abs(expected))
 
