@@ -62,7 +62,7 @@ def attention_row(s: int, d: int, heads: int = 4) -> Row:
         q, k, v = (floats(rng, 1, heads, s, d) for _ in range(3))
         out = np.empty_like(q)
         tq, tk, tv = map(torch.from_numpy, (q, k, v))
-        ours = lambda: flash_attention(q, k, v, out, d**-0.5, **ATTENTION)  # noqa: E731
+        ours = lambda: flash_attention(q, k, v, out, d**-0.5, **ATTENTION)
         return ours, lambda: torch.nn.functional.scaled_dot_product_attention(tq, tk, tv)
 
     return Row(
@@ -89,7 +89,7 @@ def rms_norm_row(m: int, n: int) -> Row:
     def make(rng: np.random.Generator) -> tuple[Callable[[], Any], Callable[[], Any]]:
         x, weight, out = floats(rng, m, n), floats(rng, n), np.empty((m, n), np.float32)
         t, w = torch.from_numpy(x), torch.from_numpy(weight)
-        ours = lambda: rms_norm(x, weight, out, 1e-5, BM=1, BN=n)  # noqa: E731
+        ours = lambda: rms_norm(x, weight, out, 1e-5, BM=1, BN=n)
         return ours, lambda: torch.nn.functional.rms_norm(t, (n,), w, 1e-5)
 
     return Row("RMSNorm f32", f"{m}x{n}", "PyTorch", 0, 8 * m * n, 1.5, make)

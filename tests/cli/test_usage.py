@@ -51,7 +51,8 @@ MISTAKES = {
     "scale.py --target sm90 --pass-option choose-memory-path.tm=1": "the pass 'choose-memory-path' has no option 'tm'\nhelp: its options are: tma\n",
     "scale.py --target sm90 --pass-option check-kernel.x=1": "the pass 'check-kernel' has no option 'x'\nhelp: its options are: none\n",
     "scale.py --target sm90 --pass-option choose-memory-path.tma=maybe": "choose-memory-path.tma is true or false, not 'maybe'\nhelp: --pass-option choose-memory-path.tma=true\n",
-    "scale.py --target sm90 --backend tvm": "--backend: invalid choice: 'tvm' (choose from triton, llvm)\n" + HELP,
+    "scale.py --target sm90 --backend tvm": "--backend: invalid choice: 'tvm' (choose from triton, llvm)\n"
+    + HELP,
     "scale.py --target sm90 --backend llvm": "sm90 is compiled for by triton, not by llvm\nhelp: leave --backend out\n",
     "scale.py --target sm90 -o out --dump-ir out/ir": "--dump-ir is inside the artifact's folder\nhelp: give --dump-ir a folder of its own\n",
 }
