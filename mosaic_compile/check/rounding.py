@@ -7,7 +7,8 @@ of sums and the functions of a GPU give others of its kind. So the tolerance of 
     SAFETY * noise + the larger of OUTPUT_ULPS ulp of R in its own type and FUNCTION_ULPS ulp of R in f32
 
 where `noise` is the largest |H - R|, less one ulp, among the elements up to REACH times as large as this one.
-One ulp is what two values on either side of a rounding boundary differ by, however close they are. Results
+One ulp is what two values on either side of a rounding boundary differ by, however close they are. What a narrow
+output type hides, until sums cancel, is seen by running both arithmetics without rounding to it. Results
 that cancel to little come with the errors of the large numbers that they are made of, hence REACH; but
 what is smaller by far, as exponentials are, is not forgiven the errors of the largest. Where an output has few
 elements, the kernel is run again on inputs that differ slightly, for more samples.
@@ -19,6 +20,7 @@ floating-point computation?", 2006, proposes for finding out what rounding does 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,13 +51,14 @@ F64_ERROR = 2.0**-40
 class Rounding:
     """One output in three arithmetics.
 
-    real: without the kernel's own conversions to narrower types either; None if not run. again: the same output
-    of slightly other inputs.
+    real: without the kernel's own conversions to narrower types either; None if not run. hidden: |H - R| of both
+    without such conversions, in float64. again: the same output of slightly other inputs.
     """
 
     exact: np.ndarray
     hardware: np.ndarray
     real: np.ndarray | None
+    hidden: np.ndarray | float = 0.0
     again: tuple[Rounding, ...] = ()
 
     @property
@@ -94,9 +97,9 @@ class Rounding:
 
     @property
     def excess(self) -> np.ndarray:
-        """|H - R| less one ulp, 0 where rounding decides whether an element is finite."""
+        """|H - R| less one ulp, or what the output's type hides; 0 where rounding decides whether an element is finite."""
         finite = np.where(np.isfinite(self.error), self.error, 0.0)
-        return np.maximum(finite - ulp(self.exact), 0.0)
+        return np.maximum(finite - ulp(self.exact), self.hidden)
 
 
 def noise(excess: np.ndarray, sizes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -134,15 +137,18 @@ def _as_it_is(op: Op, env: Env, x: np.ndarray) -> np.ndarray:
     return x
 
 
-# Exact arithmetic without the conversions that the kernel asks for.
+# The two arithmetics without the conversions to narrower types that the kernel asks for.
 REAL: dict[str, Entry] = interpreter.ARITHMETIC["exact"] | {"arith.truncf": _as_it_is}
+UNROUNDED: dict[str, Entry] = interpreter.ARITHMETIC["hardware"] | {"arith.truncf": _as_it_is}
 
 
 def roundings(case: Case) -> dict[str, Rounding]:
     """Each output in the three arithmetics; raises InterpreterError for a program that fails."""
     module = case.lowered(0)
     exact, hardware = (_interpreted(case, module, arithmetic) for arithmetic in ("exact", "hardware"))
-    real = _real(case, module) if case.kernel.reference is not None else {}
+    real = _run(case, module, REAL) if case.kernel.reference is not None else {}
+    unrounded, unrounded_exact = (_run(case, module, r, as_float64=True) for r in (UNROUNDED, REAL))
+    hidden = {name: _finite(distance(unrounded[name], unrounded_exact[name])) for name in case.outputs}
     again: list[dict[str, Rounding]] = []
     least = min(
         (array.size for array in exact.values() if array.size and is_float(array.dtype)), default=SAMPLES
@@ -152,7 +158,9 @@ def roundings(case: Case) -> dict[str, Rounding]:
         pair = [_interpreted(other, module, arithmetic) for arithmetic in ("exact", "hardware")]
         again.append({name: Rounding(pair[0][name], pair[1][name], None) for name in case.outputs})
     return {
-        name: Rounding(exact[name], hardware[name], real.get(name), tuple(more[name] for more in again))
+        name: Rounding(
+            exact[name], hardware[name], real.get(name), hidden[name], tuple(more[name] for more in again)
+        )
         for name in case.outputs
     }
 
@@ -180,9 +188,21 @@ def _interpreted(case: Case, module: ir.Module, arithmetic: str) -> dict[str, np
     return case.written(arguments)
 
 
-def _real(case: Case, module: ir.Module) -> dict[str, np.ndarray]:
+def _run(
+    case: Case, module: ir.Module, registry: Mapping[str, Entry], as_float64: bool = False
+) -> dict[str, np.ndarray]:
+    """The outputs by the entries of a registry; as_float64: those of floats are not rounded to their type."""
     arguments = case.arguments()
+    names = list(arguments)
     bound = bind_arguments(module, list(arguments.values()))
     given = [value if isinstance(value, np.ndarray) else wide(value) for value in bound]
-    run_kernel(module, REAL, given, case.grid)
-    return case.written(arguments)
+    if as_float64:
+        given = [wide(v) if n in case.outputs else v for n, v in zip(names, given)]
+    run_kernel(module, registry, given, case.grid)
+    return (
+        {n: v for n, v in zip(names, given) if n in case.outputs} if as_float64 else case.written(arguments)
+    )
+
+
+def _finite(errors: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(errors), errors, 0.0)
