@@ -56,6 +56,7 @@ class CpuTarget(Target):
     rounding: bool = True
     sqrt: bool = True
     libm: bool = True  # C's mathematical functions are there to call
+    small_integers: bool = False  # vectors hold integers of up to 32 bits only
     position_independent: bool = True
     shared_library: str = ".so"  # the ending of a shared library's name
 
@@ -114,6 +115,7 @@ def _hexagon(version: int) -> CpuTarget:
         vector_bytes=128,
         vector_registers=32,
         caches=(32 * KIB, 1024 * KIB),
+        small_integers=True,  # of f32 HVX has vectors from v68 on, which round in a way of their own
         f16=False,
         fma=False,
         rounding=False,

@@ -24,11 +24,14 @@ from .walk import operations
 
 @dataclass(frozen=True)
 class MatmulToVector:
-    """vector_bytes: the width of the target's vectors. registers: how many of them it has."""
+    """vector_bytes: the width of the target's vectors. registers: how many of them it has. small: whether vectors hold integers
+    of up to 32 bits only.
+    """
 
     name: ClassVar[str] = "matmul-to-vector"
     vector_bytes: int = 32
     registers: int = 16
+    small: bool = False
 
     def run(self, module: ir.Module) -> None:
         with module.context:
@@ -51,7 +54,8 @@ class MatmulToVector:
     def multiply(self, a: Matrix, b: Matrix, c: Matrix) -> None:
         """c += a @ b"""
         rows, columns, element = a.shape[0], b.shape[1], c.element
-        lanes = self.vector_bytes * 8 // element.width
+        scalar = self.small and isinstance(element, ir.FloatType)
+        lanes = 1 if scalar else self.vector_bytes * 8 // element.width
         if a.element != element or a.strides[1] != 1:
             a = a.copied(element)
         tile_rows, tile_vectors = self.tile(rows)

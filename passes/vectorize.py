@@ -32,10 +32,11 @@ Size: TypeAlias = "int | ir.Value"  # known at compile time or at run time
 
 @dataclass(frozen=True)
 class Vectorize:
-    """vector_bytes: the width of the target's vectors."""
+    """vector_bytes: the width of the target's vectors. small: whether vectors hold integers of up to 32 bits only."""
 
     name: ClassVar[str] = "vectorize"
     vector_bytes: int = 32
+    small: bool = False
 
     def run(self, module: ir.Module) -> None:
         with module.context:
@@ -43,7 +44,7 @@ class Vectorize:
                 if op.name == "linalg.generic" and not op.results:
                     with op.location, ir.InsertionPoint(op):
                         work = Work.of(op)
-                        if work is not None and _emit(work, self.vector_bytes):
+                        if work is not None and _emit(work, self.vector_bytes, self.small):
                             op.erase()
 
 
@@ -142,7 +143,7 @@ def _loops_of(map_: ir.AffineMap) -> tuple[int | None, ...] | None:
     return tuple(loops)
 
 
-def _emit(work: Work, vector_bytes: int) -> bool:
+def _emit(work: Work, vector_bytes: int, small: bool) -> bool:
     """Loops over vectors in place of the work; False where it has no vector form."""
     body = [op.operation for op in work.block.operations]
     if not all(_is_arithmetic(op) for op in body[:-1]) or any(
@@ -153,8 +154,10 @@ def _emit(work: Work, vector_bytes: int) -> bool:
     if loop is None or (work.reduces[loop] and _reductions(work) is None):
         return False
     work = replace(work, operands=tuple(o.with_last(loop) for o in work.operands))
-    widest = max(_bits(t) for t in _element_types(work, body))
-    lanes = vector_bytes * 8 // widest
+    types = list(_element_types(work, body))
+    computed = [r.type for op in body[:-1] for r in op.results]
+    scalar = small and not all(isinstance(t, ir.IntegerType) and t.width <= 32 for t in [*types, *computed])
+    lanes = 1 if scalar else vector_bytes * 8 // max(_bits(t) for t in types)
     order = [d for d in range(len(work.sizes)) if d != loop and not work.reduces[d]]
     inner = [d for d in range(len(work.sizes)) if d != loop and work.reduces[d]]
     if work.reduces[loop] and inner:

@@ -62,10 +62,10 @@ def program_stages(target: CpuTarget) -> tuple[PassStage, ...]:
             Upstream("canonicalize"),
             Upstream("cse"),
             ExpandCopies(),
-            MatmulToVector(target.vector_bytes, target.vector_registers),
+            MatmulToVector(target.vector_bytes, target.vector_registers, target.small_integers),
             PlaceBuffers(),  # after the last pass that makes buffers
             Upstream("linalg-generalize-named-ops"),
-            Vectorize(target.vector_bytes),
+            Vectorize(target.vector_bytes, target.small_integers),
             Upstream("convert-linalg-to-loops"),  # what has no vector form
             Upstream("canonicalize"),
             Upstream("cse"),
