@@ -52,7 +52,7 @@ def test_manifest():
     assert manifest["arrays"] == [
         {
             "name": "a", "dtype": "bf16", "dims": ["M", "N"], "sizes": [None, 128], "strides": [128, 1],
-            "stride_multiples": [128, 1], "dim_multiples": [8, 8], "align": 16, "access": "in",
+            "stride_multiples": [128, 1], "dim_multiples": [8, 1], "align": 16, "access": "in",
         },
         {
             "name": "s", "dtype": "f16", "dims": ["M"], "sizes": [None], "strides": [1],
