@@ -1,7 +1,7 @@
 """Kernels on this machine's CPU beside NumPy's BLAS and PyTorch, in one run: medians, and how many times as fast.
 
-Ours and the peer take turns, so that a slow phase of the machine meets both; each call gets other arrays of a rotating
-set that is larger than the caches where a kernel is bound by memory.
+Each call gets other arrays of a rotating set. Ours is measured first, then the peer: taking turns would leave the BLAS's threads
+spinning on the cores that ours has just been given.
 
 Usage: python benchmarks/cpu.py [--threads 1 2] [--rows matmul softmax] [--runs 15]
 """
@@ -112,7 +112,7 @@ def rope_row(s: int, heads: int, d: int) -> Row:
     return Row("RoPE f32", f"{s}x{heads}x{d}", "PyTorch", 0, 8 * s * heads * d, 1.5, make)
 
 
-MATMUL = dict(BM=128, BN=256, BK=256)
+MATMUL = dict(BM=256, BN=256, BK=256)
 ATTENTION = dict(BM=64, BN=64)
 ROWS = {
     "matmul": [matmul_row(1024)],
@@ -127,15 +127,19 @@ def measure(row: Row, runs: int) -> tuple[float, float]:
     """Seconds a call, ours and the peer's."""
     rng = np.random.default_rng(0)
     sets = [row.make(rng) for _ in range(SETS)]
-    for ours, peers in sets:
-        ours(), peers()
-    times: tuple[list[float], list[float]] = ([], [])
-    for _, calls in zip(range(runs), cycle(sets)):
-        for call, found in zip(calls, times):
-            start = time.perf_counter()
-            call()
-            found.append(time.perf_counter() - start)
-    return median(times[0]), median(times[1])
+    ours, peers = (_median([calls[side] for calls in sets], runs) for side in (0, 1))
+    return ours, peers
+
+
+def _median(calls: list[Callable[[], Any]], runs: int) -> float:
+    for call in calls:
+        call()
+    times = []
+    for _, call in zip(range(runs), cycle(calls)):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return median(times)
 
 
 def copy_bandwidth() -> float:
