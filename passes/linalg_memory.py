@@ -9,19 +9,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from mosaic_compile.dialects.tile import array_type_of, element_type_of, shape_of
 from mosaic_compile.mlir import arith, ir, scf
 from mosaic_compile.mlir_tensors import bufferization, memref, tensor
 
 from .linalg_shape import empty, generic, identity, index_constant, named
+from .views import Size, block_of, permuted
 from .walk import block_extents
 
 if TYPE_CHECKING:
     from .tile_to_linalg import TileToLinalgLowering
-
-Size: TypeAlias = "int | ir.Value"  # known at compile time or at run time
 
 
 @dataclass(frozen=True)
@@ -83,37 +82,10 @@ def window(lowering: TileToLinalgLowering, op: ir.Operation) -> Window:
         size = sizes[axes[0]]
         whole = index_constant(size) if isinstance(size, int) else size
         sizes[axes[0]] = arith.select(reached, whole, index_constant(0))
-    view = _subview(array, starts, [sizes[a] if a in axes else 1 for a in range(len(extents))], axes)
-    return Window(view, tuple(lows[a] for a in axes), tuple(sizes[a] for a in axes))
-
-
-def _subview(array: ir.Value, starts: list[ir.Value], sizes: list[Size], axes: list[int]) -> ir.Value:
-    """The block of an array as a memref of the given axes, in that order."""
-    type_ = ir.MemRefType(array.type)
-    dynamic, unknown = ir.ShapedType.get_dynamic_size(), ir.ShapedType.get_dynamic_stride_or_offset()
-    strides, _ = type_.get_strides_and_offset()
     kept = sorted(axes)
-    numbers = [s if isinstance(s, int) else dynamic for s in sizes]
-    layout = ir.StridedLayoutAttr.get(unknown, [strides[a] for a in kept])
-    result = ir.MemRefType.get([numbers[a] for a in kept], type_.element_type, layout)
-    rank = len(starts)
-    view = memref.SubViewOp(
-        result,
-        array,
-        starts,
-        [s for s in sizes if not isinstance(s, int)],
-        [],
-        [dynamic] * rank,
-        numbers,
-        [1] * rank,
-    ).result
-    order = [kept.index(a) for a in axes]
-    if order == sorted(order):
-        return view
-    layout = ir.StridedLayoutAttr.get(unknown, [strides[a] for a in axes])
-    permuted = ir.MemRefType.get([numbers[a] for a in axes], type_.element_type, layout)
-    map_ = ir.AffineMapAttr.get(ir.AffineMap.get_permutation(order))
-    return memref.transpose(permuted, view, map_)
+    whole = block_of(array, starts, [sizes[a] if a in axes else 1 for a in range(len(extents))], kept)
+    view = permuted(whole, [kept.index(a) for a in axes])
+    return Window(view, tuple(lows[a] for a in axes), tuple(sizes[a] for a in axes))
 
 
 def _as_tensor(buffer: ir.Value, **options: bool) -> ir.Value:
@@ -179,21 +151,7 @@ def _copied(part: Window, type_: ir.Type, pad: ir.Value) -> ir.Value:
 
 def _part_of(buffer: ir.Value, part: Window) -> ir.Value:
     """The part of a tile's buffer that lies inside the array."""
-    dynamic, unknown = ir.ShapedType.get_dynamic_size(), ir.ShapedType.get_dynamic_stride_or_offset()
-    type_ = ir.MemRefType(buffer.type)
-    strides, _ = type_.get_strides_and_offset()
-    sizes = [s if isinstance(s, int) else dynamic for s in part.sizes]
-    layout = ir.StridedLayoutAttr.get(unknown, strides)
-    return memref.SubViewOp(
-        ir.MemRefType.get(sizes, type_.element_type, layout),
-        buffer,
-        [_value(v) for v in part.low],
-        [s for s in part.sizes if not isinstance(s, int)],
-        [],
-        [dynamic] * len(sizes),
-        sizes,
-        [1] * len(sizes),
-    ).result
+    return block_of(buffer, [_value(v) for v in part.low], part.sizes)
 
 
 def store(lowering: TileToLinalgLowering, op: ir.Operation) -> Sequence[ir.Value]:

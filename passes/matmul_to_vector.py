@@ -19,6 +19,7 @@ from mosaic_compile.mlir import arith, ir, scf
 from mosaic_compile.mlir_tensors import memref, vector
 
 from .linalg_shape import element_of, generic, identity, index_constant
+from .views import block_of, permuted
 from .walk import operations
 
 
@@ -159,34 +160,16 @@ class Matrix:
 
     def at(self, batch: ir.Value) -> Matrix:
         zero = index_constant(0)
-        return Matrix(
-            _subview(self.value, [batch, zero, zero], [1, *self.shape[1:]], self.shape[1:], self.strides[1:])
-        )
+        return Matrix(block_of(self.value, [batch, zero, zero], [1, *self.shape[1:]], kept=(1, 2)))
 
     def block(self, starts: Sequence[ir.Value], shape: Sequence[int]) -> Matrix:
-        return Matrix(_subview(self.value, starts, shape, shape, self.strides))
+        return Matrix(block_of(self.value, starts, shape))
 
     def copied(self, element: ir.Type) -> Matrix:
         """The same elements, row by row, converted to the accumulator's type."""
         buffer = memref.alloc(ir.MemRefType.get(self.shape, element), [], [])
         _convert_into(self.value, buffer)
         return Matrix(buffer)
-
-
-def _subview(
-    source: ir.Value,
-    starts: Sequence[ir.Value],
-    sizes: Sequence[int],
-    shape: Sequence[int],
-    strides: Sequence[int],
-) -> ir.Value:
-    dynamic, unknown = ir.ShapedType.get_dynamic_size(), ir.ShapedType.get_dynamic_stride_or_offset()
-    layout = ir.StridedLayoutAttr.get(unknown, list(strides))
-    result = ir.MemRefType.get(list(shape), ir.MemRefType(source.type).element_type, layout)
-    rank = len(starts)
-    return memref.SubViewOp(
-        result, source, list(starts), [], [], [dynamic] * rank, list(sizes), [1] * rank
-    ).result
 
 
 def pieces(size: int, step: int) -> list[tuple[int, int]]:
@@ -205,13 +188,8 @@ def _factors(op: ir.Operation) -> list[Matrix]:
 
 
 def _transposed(value: ir.Value) -> ir.Value:
-    type_ = ir.MemRefType(value.type)
-    strides, offset = type_.get_strides_and_offset()
-    *batch, rows, columns = type_.shape
-    layout = ir.StridedLayoutAttr.get(offset, [*strides[:-2], strides[-1], strides[-2]])
-    result = ir.MemRefType.get([*batch, columns, rows], type_.element_type, layout)
-    order = [*range(len(batch)), len(batch) + 1, len(batch)]
-    return memref.transpose(result, value, ir.AffineMapAttr.get(ir.AffineMap.get_permutation(order)))
+    *batch, rows, columns = range(ir.MemRefType(value.type).rank)
+    return permuted(value, [*batch, columns, rows])
 
 
 def _transpose_into(source: Matrix, target: Matrix, lanes: int) -> None:

@@ -11,6 +11,7 @@ from mosaic_compile.mlir import arith, ir, scf
 from mosaic_compile.mlir_tensors import bufferization, memref
 
 from .linalg_shape import index_constant, named
+from .views import block_of, permuted
 from .walk import defining_op, operations
 
 
@@ -61,30 +62,10 @@ def _padded_copy(pad: ir.Operation, view: ir.Value, sizes: list[ir.Value], strid
     buffer = memref.alloc(ir.MemRefType.get([shape[d] for d in order], type_.element_type), [], [])
     padding = list(pad.regions[0].blocks[0].operations)[-1].operands[0]
     named("linalg.fill", [padding], [buffer])
-    if order != sorted(order):  # the same elements, in the order of the tile's dimensions
-        inverse = [order.index(d) for d in range(len(shape))]
-        row_major, _ = ir.MemRefType(buffer.type).get_strides_and_offset()
-        layout = ir.StridedLayoutAttr.get(0, [row_major[p] for p in inverse])
-        permuted = ir.MemRefType.get(shape, type_.element_type, layout)
-        buffer = memref.transpose(
-            permuted, buffer, ir.AffineMapAttr.get(ir.AffineMap.get_permutation(inverse))
-        )
+    # The same elements, in the order of the tile's dimensions.
+    buffer = permuted(buffer, [order.index(d) for d in range(len(shape))])
     static_low = list(pad.attributes["static_low"])
     given = iter(list(pad.operands)[1:])
     low = [next(given) if n == dynamic else index_constant(n) for n in static_low]
-    buffer_strides, _ = ir.MemRefType(buffer.type).get_strides_and_offset()
-    unknown = ir.ShapedType.get_dynamic_stride_or_offset()
-    inside = memref.SubViewOp(
-        ir.MemRefType.get(
-            [dynamic] * len(shape), type_.element_type, ir.StridedLayoutAttr.get(unknown, buffer_strides)
-        ),
-        buffer,
-        low,
-        sizes,
-        [],
-        [dynamic] * len(shape),
-        [dynamic] * len(shape),
-        [1] * len(shape),
-    ).result
-    named("linalg.copy", [view], [inside])
+    named("linalg.copy", [view], [block_of(buffer, low, sizes)])
     return buffer

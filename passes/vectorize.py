@@ -18,6 +18,7 @@ from mosaic_compile.mlir import arith, ir, scf
 from mosaic_compile.mlir_tensors import memref, vector
 
 from .linalg_shape import index_constant
+from .views import Size, permuted
 from .walk import operations
 
 # A reduction's operation: the name that vector.reduction has for it.
@@ -27,7 +28,6 @@ KINDS = {
     "arith.maxsi": "maxsi", "arith.minsi": "minsi", "arith.maxui": "maxui", "arith.minui": "minui",
 }  # fmt: skip
 SUMS = 4  # vectors that a sum is kept in: an addition takes about that many cycles
-Size: TypeAlias = "int | ir.Value"  # known at compile time or at run time
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,7 @@ class Operand:
         if loop not in self.loops or self.loops[-1] == loop:
             return self
         order = [d for d, running in enumerate(self.loops) if running != loop] + [self.loops.index(loop)]
-        strides, offset = self.type.get_strides_and_offset()
-        layout = ir.StridedLayoutAttr.get(offset, [strides[d] for d in order])
-        shape = [self.type.shape[d] for d in order]
-        view = memref.transpose(
-            ir.MemRefType.get(shape, self.type.element_type, layout),
-            self.buffer,
-            ir.AffineMapAttr.get(ir.AffineMap.get_permutation(order)),
-        )
+        view = permuted(self.buffer, order)
         return Operand(view, tuple(self.loops[d] for d in order))
 
     def at(self, places: Places) -> list[ir.Value]:
@@ -304,37 +297,31 @@ def _reduce_row(
     assert combine is not None
     results = work.results
     totals = [_read(o, loop, 1, places) for o in results]
-    for start, end, width in _segments(size, lanes):
-        many = SUMS if width == lanes and isinstance(end, int) and isinstance(start, int) else 1
-        while many > 1 and (end - start) % (many * width):  # type: ignore[operator]
-            many //= 2
-        if width == 1 and not isinstance(size, int):
-            totals = _reduce_loop(work, body, loop, 1, 1, _value(start), _value(end), places, totals)
-            continue
-        # The first vectors start the sums, so that no neutral element is needed.
-        if isinstance(end, int) and isinstance(start, int):
+    if not isinstance(size, int):
+        totals = _reduce_elements(work, body, loop, size, places, totals)
+    else:
+        for start, end, width in _segments(size, lanes):
+            assert isinstance(start, int) and isinstance(end, int)
+            many = SUMS if width == lanes else 1
+            while (end - start) % (many * width):
+                many //= 2
             totals = _reduce_vectors(work, body, combine, loop, width, many, start, end, places, totals)
-        else:
-            totals = _reduce_loop(work, body, loop, 1, 1, _value(start), _value(end), places, totals)
     for operand, value in zip(results, totals):
         _write(operand, value, places)
 
 
-def _reduce_loop(
+def _reduce_elements(
     work: Work,
     body: Sequence[ir.Operation],
     loop: int,
-    width: int,
-    many: int,
-    start: ir.Value,
-    end: ir.Value,
+    size: ir.Value,
     places: Places,
     totals: list[ir.Value],
 ) -> list[ir.Value]:
-    inside = scf.ForOp(start, end, index_constant(width), totals)
+    inside = scf.ForOp(index_constant(0), size, index_constant(1), totals)
     with ir.InsertionPoint(inside.body):
         here = places | {loop: inside.induction_variable}
-        scf.YieldOp(_compute(work, body, loop, width, here, list(inside.inner_iter_args)))
+        scf.YieldOp(_compute(work, body, loop, 1, here, list(inside.inner_iter_args)))
     return list(inside.results)
 
 
@@ -353,6 +340,7 @@ def _reduce_vectors(
     def terms(place: ir.Value, carried: list[ir.Value] | None) -> list[ir.Value]:
         return _compute(work, body, loop, width, places | {loop: place}, carried, combine)
 
+    # The first vectors start the sums, so that no neutral element is needed.
     sums = [terms(index_constant(start + i * width), None) for i in range(many)]
     flat = [v for group in sums for v in group]
     stride = many * width
