@@ -3,7 +3,7 @@
 import numpy as np
 
 import mosaic_compile as mc
-from mosaic_compile.kernels.matmul import T, U, finished, grouped, product
+from mosaic_compile.kernels.matmul import TILES, T, U, finished, grouped, product
 from mosaic_compile.kernels.matmul import reference as matmul_reference
 
 
@@ -16,12 +16,7 @@ def reference(a, b, scale=1.0, bias=None, residual=None, *, activation="none") -
 
 @mc.kernel(
     grid=lambda B, M, N, BM, BN: (mc.cdiv(M, BM) * mc.cdiv(N, BN), 1, B),
-    tune=[
-        dict(BM=128, BN=256, BK=64, num_warps=8, num_stages=3),  # 144 KiB of shared memory for 16-bit types
-        dict(BM=128, BN=128, BK=64, num_warps=8, num_stages=3),  # 96 KiB
-        dict(BM=128, BN=128, BK=32, num_warps=8, num_stages=3),  # 48 KiB
-        dict(BM=64, BN=64, BK=32, num_warps=4, num_stages=3),  # 24 KiB
-    ],
+    tune=TILES,
     reference=reference,
 )
 def batched_matmul(

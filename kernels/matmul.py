@@ -8,6 +8,13 @@ from mosaic_compile.kernels.activations import activated, activated_reference
 T = mc.DTypeVar("T", mc.bf16, mc.f16, mc.f32, mc.f8e4m3, mc.f8e5m2)  # of the factors
 U = mc.DTypeVar("U", mc.bf16, mc.f16, mc.f32)  # of the result, the bias and the residual
 
+TILES = [  # of a product, and how many warps and stages they take
+    dict(BM=128, BN=256, BK=64, num_warps=8, num_stages=3),  # 144 KiB of shared memory for 16-bit types
+    dict(BM=128, BN=128, BK=64, num_warps=8, num_stages=3),  # 96 KiB
+    dict(BM=128, BN=128, BK=32, num_warps=8, num_stages=3),  # 48 KiB
+    dict(BM=64, BN=64, BK=32, num_warps=4, num_stages=3),  # 24 KiB
+]
+
 
 def reference(a, b, scale=1.0, bias=None, residual=None, *, activation="none") -> np.ndarray:
     """The definition, in float64."""
@@ -21,12 +28,7 @@ def reference(a, b, scale=1.0, bias=None, residual=None, *, activation="none") -
 
 @mc.kernel(
     grid=lambda M, N, BM, BN: (mc.cdiv(M, BM) * mc.cdiv(N, BN),),
-    tune=[
-        dict(BM=128, BN=256, BK=64, num_warps=8, num_stages=3),  # 144 KiB of shared memory for 16-bit types
-        dict(BM=128, BN=128, BK=64, num_warps=8, num_stages=3),  # 96 KiB
-        dict(BM=128, BN=128, BK=32, num_warps=8, num_stages=3),  # 48 KiB
-        dict(BM=64, BN=64, BK=32, num_warps=4, num_stages=3),  # 24 KiB
-    ],
+    tune=TILES,
     reference=reference,
 )
 def matmul(

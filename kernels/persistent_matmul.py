@@ -1,17 +1,12 @@
 """Matrix product by as many programs as run at once, each of which computes one tile after the other."""
 
 import mosaic_compile as mc
-from mosaic_compile.kernels.matmul import T, U, finished, grouped, product, reference
+from mosaic_compile.kernels.matmul import TILES, T, U, finished, grouped, product, reference
 
 
 @mc.kernel(
     grid=lambda M, N, BM, BN, num_sms: (mc.minimum(mc.cdiv(M, BM) * mc.cdiv(N, BN), num_sms),),
-    tune=[
-        dict(BM=128, BN=256, BK=64, num_warps=8, num_stages=3),  # 144 KiB of shared memory for 16-bit types
-        dict(BM=128, BN=128, BK=64, num_warps=8, num_stages=3),  # 96 KiB
-        dict(BM=128, BN=128, BK=32, num_warps=8, num_stages=3),  # 48 KiB
-        dict(BM=64, BN=64, BK=32, num_warps=4, num_stages=3),  # 24 KiB
-    ],
+    tune=TILES,
     reference=reference,
 )
 def persistent_matmul(
