@@ -27,7 +27,6 @@ from .driver import (
     compile_kernel,
     first_that_fits,
     pipeline,
-    tune_numbers,
 )
 from .errors import (
     ArgumentError,
@@ -325,8 +324,14 @@ def _compile(
 ) -> tuple[Specialization, Outcome, str]:
     """Compiles with what the command line sets over the kernel's `tune` list; also says which entry was taken and why."""
     of_kernel = f"'{kernel.name}' "
+    machine = compilation.target.machine
     specs = choices(
-        kernel, dims=settings.dims, multiples=settings.multiples, arrays=settings.arrays, **settings.given
+        kernel,
+        machine,
+        dims=settings.dims,
+        multiples=settings.multiples,
+        arrays=settings.arrays,
+        **settings.given,
     )
     refused: list[TargetLimitError] = []
     if options.emit or options.timing or compilation.dump or compilation.overrides:
@@ -334,7 +339,10 @@ def _compile(
     else:
         spec, artifact = first_that_fits(specs, lambda s: cached_artifact(kernel, s, compilation), refused)
         outcome = Outcome({}, artifact, ())
-    numbers = tune_numbers(kernel, settings.given)
+    entries = kernel.tune[machine]
+    numbers = [
+        entries.index(entry) + 1 for entry in kernel.candidates(machine, settings.given) if entry in entries
+    ]
     reasons = [
         f"entry {number} {short}"
         if (short := error.message.removeprefix(of_kernel)) != error.message

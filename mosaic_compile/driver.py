@@ -336,19 +336,18 @@ def compile(
         artifact.save(Path("matmul"))
     """
     found = targets.choose(target)
-    specs = choices(kernel, dims=dims, multiples=multiples, arrays=arrays, **given)
+    specs = choices(kernel, found.machine, dims=dims, multiples=multiples, arrays=arrays, **given)
     return first_that_fits(specs, lambda spec: cached_artifact(kernel, spec, Compilation(found)))[1]
 
 
-def tune_numbers(kernel: Kernel, settings: Iterable[str]) -> list[int]:
-    """The entries of `tune` that set nothing which the settings do, counted from 1."""
-    return [number for number, entry in enumerate(kernel.tune, 1) if not entry.keys() & {*settings}]
-
-
-def choices(kernel: Kernel, *, arrays: Iterable[str] = (), **settings: Any) -> list[Specialization]:
-    """What to try, best first: the entries of `tune`, unless the settings set what an entry does."""
-    entries = [kernel.tune[n - 1] for n in tune_numbers(kernel, settings)] or [kernel.defaults]
-    return [kernel.specialize(arrays=frozenset(arrays), tuned=entry, **settings) for entry in entries]
+def choices(
+    kernel: Kernel, machine: str, *, arrays: Iterable[str] = (), **settings: Any
+) -> list[Specialization]:
+    """What to try on a kind of machine, best first (see Kernel.candidates)."""
+    return [
+        kernel.specialize(arrays=frozenset(arrays), tuned=entry, **settings)
+        for entry in kernel.candidates(machine, settings)
+    ]
 
 
 def first_that_fits(

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from .errors import UnknownTargetError, UsageError
 
@@ -21,6 +21,8 @@ KIB = 1024
 class Target:
     """A machine; sizes are in bytes."""
 
+    machine: ClassVar[str]  # its kind: "gpu" or "cpu"
+
     name: str
     description: str
     backend: str
@@ -30,6 +32,7 @@ class Target:
 class GpuTarget(Target):
     """A GPU. `arch` is the back end's own name for it."""
 
+    machine: ClassVar[str] = "gpu"
     vendor: str
     arch: int | str
     warp_size: int
@@ -43,6 +46,7 @@ class GpuTarget(Target):
 class CpuTarget(Target):
     """A CPU, or what runs code as one does. `triple`, `cpu` and `features` are LLVM's words for it."""
 
+    machine: ClassVar[str] = "cpu"
     triple: str
     cpu: str
     features: str

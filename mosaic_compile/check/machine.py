@@ -38,11 +38,11 @@ def why_not(target: Target) -> str:
 
 
 def best_fit(kernel: Kernel, bound: Bound, target: Target, gpu: int | None) -> Specialization:
-    """What a call would run: of the entries of `tune` the first one that fits the GPU, where there is one."""
-    entries = [entry for entry in kernel.tune if not entry.keys() & bound.given.keys()]
-    if gpu is None or not entries:
-        return specialize_call(kernel, bound)
+    """What a call would run: of the candidates the first one that fits the GPU, where there is one."""
+    entries = kernel.candidates(target.machine, bound.given)
     specs = [specialize_call(kernel, bound, entry) for entry in entries]
+    if gpu is None:
+        return specs[0]
     compilation = driver.Compilation(target)
     return driver.first_that_fits(specs, lambda s: driver.cached_artifact(kernel, s, compilation))[0]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from mosaic_compile.sanitizer import Report
 
 Grid = tuple[int, ...] | Callable[..., Any]
+Candidate = Mapping[str, Any]  # constants and compiler options worth trying together
+Tune = Sequence[Candidate] | Mapping[str, Sequence[Candidate]]
+
+MACHINES = ("gpu", "cpu")  # the kinds of machines that `tune` may have lists for
 
 
 class Kernel:
@@ -33,7 +38,7 @@ class Kernel:
         self,
         function: FunctionType,
         grid: Grid,
-        tune: Sequence[Mapping[str, Any]] = (),
+        tune: Tune = (),
         reference: Callable[..., Any] | None = None,
     ):
         from mosaic_compile.frontend.source import definition_span
@@ -44,18 +49,10 @@ class Kernel:
         self.span: Span = definition_span(function)
         self.signature: Signature = read_signature(function, self.span)
         self.grid = grid
-        if not isinstance(tune, list | tuple) or not all(
-            isinstance(candidate, Mapping) for candidate in tune
-        ):
-            raise SignatureError(
-                f"`tune` of '{self.name}' is no list of dicts",
-                "write tune=[dict(BLOCK=64, num_warps=4)]",
-                (self.span,),
-            )
-        self.tune = tuple(dict(candidate) for candidate in tune)
+        self.tune = self._read_tune(tune)
         self.reference = reference
         known = {c.name for c in self.signature.constants} | OPTIONS.keys()
-        for candidate in self.tune:
+        for candidate in itertools.chain(*self.tune.values()):
             for name in candidate.keys() - known:
                 raise SignatureError(
                     f"`tune` sets '{name}', which is not a constant of '{self.name}'",
@@ -71,6 +68,20 @@ class Kernel:
                 "grid=lambda N, BLOCK: (mc.cdiv(N, BLOCK),)",
                 (self.span,),
             )
+
+    def _read_tune(self, tune: Tune) -> Mapping[str, tuple[Candidate, ...]]:
+        """The candidates for each kind of machine; one list is for all."""
+        lists = tune if isinstance(tune, Mapping) else dict.fromkeys(MACHINES, tune)
+        if not lists.keys() <= {*MACHINES} or not all(
+            isinstance(candidates, list | tuple) and all(isinstance(c, Mapping) for c in candidates)
+            for candidates in lists.values()
+        ):
+            raise SignatureError(
+                f"`tune` of '{self.name}' is no list of dicts",
+                "write tune=[dict(BLOCK=64, num_warps=4)], or lists by machine: tune=dict(gpu=[…], cpu=[…])",
+                (self.span,),
+            )
+        return {machine: tuple(map(dict, lists.get(machine, ()))) for machine in MACHINES}
 
     def __repr__(self) -> str:
         return f"<kernel {self.name} at {self.span}>"
@@ -147,8 +158,16 @@ class Kernel:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The constants where nothing else is said: the first entry of `tune`."""
-        return dict(self.tune[0]) if self.tune else {}
+        """The constants where nothing else is said, nor for which machine: the first entry of `tune`."""
+        return dict(next(itertools.chain(*self.tune.values()), {}))
+
+    def candidates(self, machine: str, given: Iterable[str] = ()) -> tuple[Candidate, ...]:
+        """What to try on a "gpu" or a "cpu", best first: the entries of `tune` that set nothing of what is given.
+
+        Where that leaves none, `defaults`, which what is given then overrides.
+        """
+        names = {*given}
+        return tuple(c for c in self.tune[machine] if not c.keys() & names) or (self.defaults,)
 
     def specialize(
         self,
@@ -222,14 +241,15 @@ def kernel(
     function: Callable[..., Any] | None = None,
     *,
     grid: Grid = (1,),
-    tune: Sequence[Mapping[str, Any]] = (),
+    tune: Tune = (),
     reference: Callable[..., Any] | None = None,
 ) -> Any:
     """Marks a function as a kernel.
 
     grid: the number of programs, as up to three numbers or a function of dimension names and constants (and
     `num_sms`).
-    tune: constants and compiler options worth trying, best first; the first entry is the default.
+    tune: constants and compiler options worth trying, best first; the first entry is the default. One list, or
+    one for each kind of machine: dict(gpu=[…], cpu=[…]).
     reference: the kernel's meaning in NumPy: takes the inputs by name, returns the outputs in the order of
     the signature.
     """

@@ -137,8 +137,8 @@ def _target(device: int) -> targets.Target:
 def _compile(kernel: Kernel, spec: Specialization, bound: Bound, target: targets.Target) -> Artifact:
     """The artifact; where the call sets nothing that `tune` does, its first entry that fits the target is taken."""
     compilation = driver.Compilation(target)
-    entries = [entry for entry in kernel.tune if not entry.keys() & bound.given.keys()]
-    specs = [specialize_call(kernel, bound, entry) for entry in entries] or [spec]
+    entries = kernel.candidates(target.machine, bound.given)
+    specs = [specialize_call(kernel, bound, entry) for entry in entries]
     return driver.first_that_fits(specs, lambda s: driver.cached_artifact(kernel, s, compilation))[1]
 
 

@@ -175,11 +175,23 @@ def test_the_first_entry_of_tune_that_fits_is_taken():
     def tuned(a: mc.f32["M"], out: mc.Out[mc.f32["M"]], *, BM: mc.Const):
         mc.store(out, 0, mc.load(a, 0, BM))
 
-    assert driver.first_that_fits(driver.choices(tuned), fits)[1] == 32
-    assert [s.constants["BM"] for s in driver.choices(tuned, BM=256)] == [256]
-    assert len(driver.choices(tuned, num_warps=2)) == 4
+    assert driver.first_that_fits(driver.choices(tuned, "gpu"), fits)[1] == 32
+    assert [s.constants["BM"] for s in driver.choices(tuned, "gpu", BM=256)] == [256]
+    assert len(driver.choices(tuned, "cpu", num_warps=2)) == 4
     with pytest.raises(TargetLimitError):
-        driver.first_that_fits(driver.choices(tuned, BM=64), fits)
+        driver.first_that_fits(driver.choices(tuned, "gpu", BM=64), fits)
+
+
+def test_machines_have_lists_of_their_own():
+    @mc.kernel(grid=(1,), tune=dict(gpu=[dict(BM=128, num_warps=8)], cpu=[dict(BM=16), dict(BM=8)]))
+    def tuned(a: mc.f32["M"], out: mc.Out[mc.f32["M"]], *, BM: mc.Const):
+        mc.store(out, 0, mc.load(a, 0, BM))
+
+    assert [s.constants["BM"] for s in driver.choices(tuned, "gpu")] == [128]
+    assert [s.constants["BM"] for s in driver.choices(tuned, "cpu")] == [16, 8]
+    assert tuned.defaults == dict(BM=128, num_warps=8)
+    assert mc.compile(tuned, "x86-64-v3").manifest["constants"]["BM"] == 16
+    assert mc.compile(tuned, "sm90").manifest["constants"]["BM"] == 128
 
 
 def test_mistakes():
