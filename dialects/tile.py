@@ -371,6 +371,24 @@ class DotOp(Tile.Operation, name="dot", traits=[ext.Pure]):
         return _verify(op, fits, f"cannot multiply {a} by {b} into {acc}")
 
 
+class Dot4Op(Tile.Operation, name="dot4", traits=[ext.Pure]):
+    """acc + the sum of the four products of the bytes of a and of b, element by element, which are i32.
+
+    The bytes of b are signed, those of a as `signed` says. The sum wraps. Scalars, tensors and, on the way to a CPU, vectors.
+    """
+
+    a: Operand[Any]
+    b: Operand[Any]
+    acc: Operand[Any]
+    signed: Any
+    result: Result[Any]
+
+    @classmethod
+    def verify_invariants(cls, op: Any) -> bool:
+        types = {v.type for v in (op.a, op.b, op.acc, op.result)}
+        return _verify(op, len(types) == 1, "takes and gives values of one type")
+
+
 # IRDL takes the variable number of operands of one operation as of one type. Operations that combine tiles of several
 # element types therefore have a first and up to three more operands and results, made by `several`.
 MAX_COMBINED = 4

@@ -51,6 +51,7 @@ from .language.ops import (
     cumsum,
     device_print,
     dot,
+    dot4,
     erf,
     exp,
     exp2,

@@ -9,7 +9,16 @@ from torch_mlir._mlir_libs._mlirDialectsLLVM import translate_module_to_llvmir
 
 from .mlir import ir
 
-__all__ = ["address", "atomic_add", "insert", "load", "poison", "store", "translate_module_to_llvmir"]
+__all__ = [
+    "address",
+    "atomic_add",
+    "insert",
+    "intrinsic",
+    "load",
+    "poison",
+    "store",
+    "translate_module_to_llvmir",
+]
 
 ATOMIC_ADD, MONOTONIC = 1, 2  # LLVM's AtomicBinOp and AtomicOrdering
 
@@ -27,6 +36,18 @@ def insert(record: ir.Value, value: ir.Value, place: Sequence[int]) -> ir.Value:
     position = {"position": ir.DenseI64ArrayAttr.get(list(place))}
     return ir.Operation.create(
         "llvm.insertvalue", results=[record.type], operands=[record, value], attributes=position
+    ).result
+
+
+def intrinsic(name: str, result: ir.Type, operands: Sequence[ir.Value]) -> ir.Value:
+    """A call of one of LLVM's intrinsic functions."""
+    attributes = {
+        "intrin": ir.StringAttr.get(name),
+        "operandSegmentSizes": ir.DenseI32ArrayAttr.get([len(operands), 0]),
+        "op_bundle_sizes": ir.DenseI32ArrayAttr.get([]),
+    }
+    return ir.Operation.create(
+        "llvm.call_intrinsic", results=[result], operands=list(operands), attributes=attributes
     ).result
 
 

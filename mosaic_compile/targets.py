@@ -60,6 +60,7 @@ class CpuTarget(Target):
     rounding: bool = True
     sqrt: bool = True
     libm: bool = True  # C's mathematical functions are there to call
+    byte_products: str = ""  # what multiplies bytes, as passes/expand_dot4.py has it
     small_integers: bool = False  # vectors hold integers of up to 32 bits only
     position_independent: bool = True
     shared_library: str = ".so"  # the ending of a shared library's name
@@ -96,8 +97,18 @@ _WASM = "+simd128,+bulk-memory,+nontrapping-fptoint,+sign-ext,+mutable-globals"
 def _x86_64(level: int, description: str, features: str, vector: int, l2_kib: int) -> CpuTarget:
     name = f"x86-64-v{level}"
     caches = (32 * KIB, l2_kib * KIB, 16 * KIB * KIB)
+    triple = "x86_64-unknown-linux-gnu"
     return CpuTarget(
-        name, description, "llvm", "x86_64-unknown-linux-gnu", name, features, vector, vector // 2, caches
+        name,
+        description,
+        "llvm",
+        triple,
+        name,
+        features,
+        vector,
+        vector // 2,
+        caches,
+        byte_products="pmaddwd",
     )
 
 
@@ -119,6 +130,7 @@ def _hexagon(version: int) -> CpuTarget:
         vector_bytes=128,
         vector_registers=32,
         caches=(32 * KIB, 1024 * KIB),
+        byte_products="hvx",
         small_integers=True,  # of f32 HVX has vectors from v68 on, which round in a way of their own
         f16=False,
         fma=False,
@@ -284,8 +296,19 @@ def host_cpu() -> CpuTarget:
         16 if x86 and not wide else 32,
         _caches() or (32 * KIB, 1024 * KIB),
         f16=features.get("f16c", False) if x86 else True,
+        byte_products=_byte_products(features) if x86 else "",
         shared_library={"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so"),
     )
+
+
+def _byte_products(features: Mapping[str, bool]) -> str:
+    """What multiplies bytes on an x86-64 machine. VNNI is there for vectors of 512 bits, and for narrower ones by two names."""
+    wide, narrow = (features.get(name, False) for name in ("avx512vnni", "avxvnni"))
+    if wide and features.get("avx512vl", False):
+        return "vnni"
+    if narrow and not features.get("avx512f", False):
+        return "vnni"
+    return "pmaddwd" if features.get("avx2", False) else ""
 
 
 def _caches(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> tuple[int, ...]:

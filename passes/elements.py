@@ -1,4 +1,4 @@
-"""Scalars, tensors and vectors alike: their elements' type, and constants."""
+"""Scalars, tensors and vectors alike: their elements' type, constants, and what is computed in the same way."""
 
 from __future__ import annotations
 
@@ -42,3 +42,14 @@ def splat_constant(value: int | float, type_: ir.Type) -> ir.Value:
     return arith.constant(
         type_, number if element == type_ else ir.DenseElementsAttr.get_splat(type_, number)
     )
+
+
+def sum_of_bytes(a: ir.Value, b: ir.Value, acc: ir.Value, signed: bool) -> ir.Value:
+    """What `tile.dot4` means, byte by byte."""
+    shift_a = arith.shrsi if signed else arith.shrui
+    top = splat_constant(24, acc.type)
+    for place in range(4):
+        left = splat_constant(24 - 8 * place, acc.type)
+        x, y = (shift(arith.shli(v, left), top) for v, shift in ((a, shift_a), (b, arith.shrsi)))
+        acc = arith.addi(arith.muli(x, y), acc)
+    return acc

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from mosaic_compile.dialects.tile import array_type_of
+from mosaic_compile.dialects.tile import array_type_of, element_type_of, shape_of
 from mosaic_compile.mlir import func, ir
 
 from . import linalg_memory, linalg_reduce, linalg_shape
-from .linalg_shape import matmul
+from .linalg_shape import empty, generic, identity, matmul
 from .lowering import Lowering, attributes_of
 from .walk import argument_attributes, array_uses, defining_op, written_arrays
 
@@ -111,6 +111,21 @@ def dot(lowering: TileToLinalgLowering, op: ir.Operation) -> Sequence[ir.Value]:
     return [matmul(left, right, lowering[acc], left_turned, right_turned)]
 
 
+def dot4(lowering: TileToLinalgLowering, op: ir.Operation) -> Sequence[ir.Value]:
+    """The same operation on elements."""
+    operands = [lowering[o] for o in op.operands]
+    if not isinstance(op.results[0].type, ir.RankedTensorType):
+        return lowering.copy(op)
+    shape = shape_of(op.results[0].type)
+    element = element_type_of(op.results[0].type)
+
+    def body(elements: Sequence[ir.Value]) -> Sequence[ir.Value]:
+        return ir.Operation.create(op.name, [element], elements[:3], attributes_of(op)).results
+
+    rank = len(shape)
+    return generic(operands, [empty(shape, element)], [identity(rank)] * 4, ["parallel"] * rank, body)
+
+
 def _untransposed(lowering: TileToLinalgLowering, value: ir.Value) -> tuple[ir.Value, bool]:
     """A factor, or the tile whose transpose it is: products read either way."""
     op = defining_op(value)
@@ -129,4 +144,5 @@ RULES = {
     "tile.program_id": program_id,
     "tile.num_programs": num_programs,
     "tile.dot": dot,
+    "tile.dot4": dot4,
 }

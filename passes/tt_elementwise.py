@@ -9,7 +9,7 @@ from mosaic_compile.dialects import tt
 from mosaic_compile.dialects.tile import element_type_of, shape_of
 from mosaic_compile.mlir import arith, ir, math
 
-from .elements import is_fp8, splat_constant, width, with_element
+from .elements import is_fp8, splat_constant, sum_of_bytes, width, with_element
 from .narrow_floats import FORMATS, narrow, widen
 
 if TYPE_CHECKING:
@@ -204,6 +204,12 @@ def wrapping(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]
     return results
 
 
+def dot4(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
+    """tile.dot4: byte by byte, as Triton has no such operation."""
+    a, b, acc = (lowering[o] for o in op.operands)
+    return [sum_of_bytes(a, b, acc, op.attributes["signed"].value)]
+
+
 def constant(lowering: TileToTTLowering, op: ir.Operation) -> Sequence[ir.Value]:
     """arith.constant: i4 values become i8."""
     type_ = op.results[0].type
@@ -247,6 +253,7 @@ RULES = {
     "arith.floordivsi": floor_divide,
     "arith.ceildivsi": ceil_divide,
     "arith.ceildivui": ceil_divide_unsigned,
+    "tile.dot4": dot4,
     "arith.constant": constant,
     "arith.extsi": same_width,
     "arith.trunci": same_width,

@@ -191,7 +191,7 @@ def _reductions(work: Work) -> list[ir.Operation] | None:
 def _is_arithmetic(op: ir.Operation) -> bool:
     return (
         op.name.startswith(("arith.", "math.")) and not op.regions and len(op.results) == 1
-    ) or op.name == "linalg.index"
+    ) or op.name in ("linalg.index", "tile.dot4")
 
 
 def _element_types(work: Work, body: Sequence[ir.Operation]) -> Iterator[ir.Type]:

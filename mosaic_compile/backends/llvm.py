@@ -16,6 +16,7 @@ from mosaic_compile.artifact import Artifact
 from mosaic_compile.errors import BackendError, OverrideError
 from mosaic_compile.mlir import ir
 from mosaic_compile.passes import Upstream
+from mosaic_compile.passes.expand_dot4 import ExpandDot4
 from mosaic_compile.passes.expand_math import ExpandMath
 from mosaic_compile.passes.expand_narrow_floats import ExpandNarrowFloats
 from mosaic_compile.passes.export_entry import ExportEntry
@@ -47,6 +48,7 @@ def machine_stages(target: CpuTarget) -> tuple[Any, ...]:
             ExpandNarrowFloats(
                 _lacking(target)
             ),  # after the functions of narrow numbers, which go through f32
+            ExpandDot4(target.byte_products, target.vector_bytes),
             PassPointers(),
             ExportEntry(),
             Upstream("convert-vector-to-scf", "full-unroll=true"),

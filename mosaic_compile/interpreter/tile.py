@@ -168,6 +168,16 @@ def _dot(op: Op, env: Env, a: np.ndarray, b: np.ndarray, acc: np.ndarray) -> np.
     return (product + acc.astype(product.dtype)).astype(acc.dtype)
 
 
+def _dot4(op: Op, env: Env, a: Any, b: Any, acc: Any) -> Any:
+    """In integers of 32 bits, byte by byte; what overflows wraps."""
+    a_type = np.int8 if op.attributes["signed"] else np.uint8
+    total = acc
+    for place in range(0, 32, 8):
+        left, right = ((x >> place).astype(t).astype(np.int32) for x, t in ((a, a_type), (b, np.int8)))
+        total = total + left * right
+    return total
+
+
 # Reductions: the combine region runs on whole arrays of elements.
 
 
@@ -226,6 +236,7 @@ REGISTRY: dict[str, Entry] = {
     "tile.cat": _cat,
     "tile.split": _split,
     "tile.dot": _dot,
+    "tile.dot4": _dot4,
     "tile.reduce": _reduce,
     "tile.scan": _scan,
     "tile.print": _print,

@@ -97,6 +97,38 @@ def test_i8_wraps():
     same(apply(mc.dot, a, b, acc), wrapped(integers(acc) + 2**20, mc.i32))
 
 
+def words(rng, shape, dtype=mc.i32):
+    return rng.integers(0, 2**32, shape, np.uint32).view(dtype.numpy)
+
+
+def exact_dot4(a, b, acc):
+    a, b, acc = np.broadcast_arrays(a, b, acc)
+    bytes_of_a = np.ascontiguousarray(a).view(np.uint8 if a.dtype == np.uint32 else np.int8)
+    bytes_of_b = np.ascontiguousarray(b).view(np.int8)
+    products = bytes_of_a.astype(np.int64) * bytes_of_b
+    return wrapped(products.reshape(*a.shape, 4).sum(-1) + acc, mc.i32)
+
+
+@checks("dot4")
+@pytest.mark.parametrize("dtype", [mc.i32, mc.u32], ids=str)
+def test_dot4(dtype):
+    """Every pair of bytes in every place, beside others; sums that wrap; shapes that broadcast."""
+    rng = np.random.default_rng(0)
+    for place in range(4):
+        a, b = (words(rng, (256, 1)), words(rng, (1, 256)))
+        a.view(np.uint8).reshape(256, 4)[:, place] = np.arange(256)
+        b.view(np.uint8).reshape(256, 4)[:, place] = np.arange(256)
+        a = a.view(dtype.numpy)
+        acc = words(rng, (256, 256))
+        same(apply(mc.dot4, a, b, acc), exact_dot4(a, b, acc))
+        same(apply(mc.dot4, a, b), exact_dot4(a, b, np.int32(0)))
+    a, b = (
+        np.full((2,), x, np.uint32).view(t) for x, t in ((2**32 - 1, dtype.numpy), (0x80808080, np.int32))
+    )
+    for acc in (-(2**31), 2**31 - 1):
+        same(apply(mc.dot4, a, b, np.int32(acc)), exact_dot4(a, b, np.int32(acc)))
+
+
 @pytest.mark.parametrize("precision", ["ieee", "tf32"])
 @pytest.mark.parametrize("dtype", [mc.f32, mc.f16, mc.bf16], ids=str)
 def test_pairs_of_specials(dtype, precision):

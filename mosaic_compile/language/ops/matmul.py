@@ -6,12 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from mosaic_compile.dialects.tile import DotOp
+from mosaic_compile.dialects.tile import Dot4Op, DotOp
 from mosaic_compile.errors import ElementTypeError, MixedTypesError, ShapeError
-from mosaic_compile.mlir import ir
+from mosaic_compile.mlir import bool_attribute, ir
 
-from ..dtypes import DType, f32, i32
-from ..op import constant, conversion_help, ir_type, op, require_constant, require_tile
+from ..dtypes import DType, f32, i32, u32
+from ..op import (
+    broadcast,
+    broadcast_shapes,
+    constant,
+    conversion_help,
+    ir_type,
+    op,
+    require_constant,
+    require_tile,
+)
 from ..tile import Tile
 
 # Element types of a and b, and what a product of them may accumulate in (the first is the default).
@@ -92,4 +101,39 @@ def dot(a: Any, b: Any, acc: Any = None, *, precision: str = "ieee", dtype: DTyp
     return Tile(result, acc.dtype, shape)
 
 
-__all__ = ["dot"]
+def _dot4_reference(a: Any, b: Any, acc: Any = 0) -> Any:
+    a, b = (np.ascontiguousarray(x) for x in np.broadcast_arrays(a, b))
+    bytes_of_a = a.view(np.uint8 if a.dtype == np.uint32 else np.int8).reshape(*a.shape, 4)
+    bytes_of_b = b.view(np.int8).reshape(*b.shape, 4)
+    return (bytes_of_a.astype(np.int64) * bytes_of_b).sum(-1) + acc
+
+
+@op(reference=_dot4_reference)
+def dot4(a: Any, b: Any, acc: Any = None) -> Tile:
+    """acc + the sum of the four products of the bytes of a and of b, element by element; the sum wraps.
+
+    a: u32 for four bytes from 0 to 255, i32 for four from -128 to 127. b: i32, four bytes from -128 to 127.
+    acc: i32; without it, 0. Machines have an instruction for it (dp4a, sdot, vpdpbusd, vrmpy): arrays of bytes
+    are passed as arrays of words, x.view(numpy.int32).
+    """
+    a, b = require_tile(a, "mc.dot4"), require_tile(b, "mc.dot4")
+    if a.dtype not in (i32, u32):
+        raise ElementTypeError(
+            f"mc.dot4 takes four bytes in each element, i32 or u32, not {a!r}",
+            "pass the array of bytes as one of words: x.view(numpy.int32)",
+        )
+    if b.dtype is not i32:
+        raise ElementTypeError(
+            f"mc.dot4's second factor is i32, four signed bytes, not {b!r}",
+            "let the unsigned bytes be the first factor" if b.dtype is u32 else "pass an array of words",
+        )
+    acc = constant(0, i32, ()) if acc is None else require_tile(acc, "mc.dot4's accumulator")
+    if acc.dtype is not i32:
+        raise ElementTypeError(f"mc.dot4 accumulates in i32, not {acc.dtype}", "convert it: .to(mc.i32)")
+    shape = broadcast_shapes("mc.dot4", a.shape, b.shape, acc.shape)
+    a, b, acc = (broadcast(x, shape) for x in (a, b, acc))
+    signed = bool_attribute(a.dtype is i32)
+    return Tile(Dot4Op(a.value, b.value, acc.value, signed, ir_type(i32, shape)).result, i32, shape)
+
+
+__all__ = ["dot", "dot4"]
