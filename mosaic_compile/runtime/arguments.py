@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mosaic_compile.errors import ArgumentError, MosaicError
 from mosaic_compile.language.arrays import ArrayParam, ConstParam, ScalarParam
 from mosaic_compile.language.dtypes import DType, DTypeVar, i4
-from mosaic_compile.language.kernel import Kernel
 from mosaic_compile.language.specialization import (
     ALIGNMENT,
     OPTIONS,
@@ -23,7 +23,12 @@ from mosaic_compile.language.specialization import (
     resolve_dtypes,
 )
 
-from .arrays import ArrayInfo, describe, row_major_strides
+from .arrays import HOST, ArrayInfo, describe, row_major_strides
+
+if TYPE_CHECKING:
+    from mosaic_compile.language.kernel import Kernel
+
+    from .load import Loaded
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,12 @@ class Bound:
     sizes: Mapping[str, int]
 
 
-def bind(kernel: Kernel, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bound:
+def place_of(bound: Bound) -> tuple[str, int]:
+    """Where a call's arrays are, which is one device: its kind and its number."""
+    return next(((a.device, a.device_index) for a in bound.arrays.values()), (HOST, 0))
+
+
+def bind(kernel: Kernel | Loaded, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bound:
     """Matches a call with the kernel's signature; raises ArgumentError, placed at the kernel's definition."""
     try:
         return _bind(kernel, args, kwargs)
@@ -44,7 +54,7 @@ def bind(kernel: Kernel, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Boun
         raise error.at((kernel.span,)) from None
 
 
-def _bind(kernel: Kernel, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bound:
+def _bind(kernel: Kernel | Loaded, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bound:
     constants = {c.name for c in kernel.signature.constants}
     own = {k: v for k, v in kwargs.items() if k not in OPTIONS}
     try:
@@ -86,7 +96,7 @@ def _bind(kernel: Kernel, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bou
 _signature = functools.cache(inspect.signature)
 
 
-def _call_form(kernel: Kernel) -> str:
+def _call_form(kernel: Kernel | Loaded) -> str:
     """The parameters as a user would write them, the `*` before those that are passed by name included."""
     params = inspect.signature(kernel.function).parameters.values()
     plain = [p.replace(annotation=p.empty, default=p.empty) for p in params]
@@ -123,9 +133,7 @@ def _canonical(info: ArrayInfo, param: ArrayParam) -> ArrayInfo:
     if param.spec.dtype is i4 and info.dtype.name in ("i8", "u8") and shape:
         shape = (*shape[:-1], shape[-1] * 2)  # two elements a byte
         strides = (*(s * 2 for s in strides[:-1]), strides[-1])
-        info = ArrayInfo(
-            info.address, shape, strides, i4, info.device, info.device_index, info.writable, info.owner
-        )
+        info = replace(info, shape=shape, strides=strides, dtype=i4)
     if len(shape) != len(param.spec.dims):
         count = len(param.spec.dims)
         raise ArgumentError(
@@ -138,12 +146,10 @@ def _canonical(info: ArrayInfo, param: ArrayParam) -> ArrayInfo:
         )
     default = row_major_strides(shape)
     strides = default if 0 in shape else tuple(d if n == 1 else s for n, s, d in zip(shape, strides, default))
-    return ArrayInfo(
-        info.address, shape, strides, info.dtype, info.device, info.device_index, info.writable, info.owner
-    )
+    return replace(info, shape=shape, strides=strides)
 
 
-def _sizes(kernel: Kernel, arrays: Mapping[str, ArrayInfo]) -> dict[str, int]:
+def _sizes(kernel: Kernel | Loaded, arrays: Mapping[str, ArrayInfo]) -> dict[str, int]:
     sizes: dict[str, tuple[int, str]] = {}
     for param in kernel.signature.arrays:
         if param.name not in arrays:
@@ -165,7 +171,7 @@ def _sizes(kernel: Kernel, arrays: Mapping[str, ArrayInfo]) -> dict[str, int]:
     return {name: size for name, (size, _) in sizes.items()}
 
 
-def _check_arrays(kernel: Kernel, arrays: Mapping[str, ArrayInfo]) -> None:
+def _check_arrays(kernel: Kernel | Loaded, arrays: Mapping[str, ArrayInfo]) -> None:
     places = {(a.device, a.device_index) for a in arrays.values()}
     if len(places) > 1:
         listed = ", ".join(
@@ -198,20 +204,38 @@ def check_written(arrays: Mapping[str, ArrayInfo], written: frozenset[str]) -> N
                 f"'{name}' is written by the kernel, but this array cannot be written",
                 "pass a writable array (JAX arrays are immutable)",
             )
-        low, high = arrays[name].extent
-        for other, info in arrays.items():
-            other_low, other_high = info.extent
-            if (
-                other != name
-                and low < other_high
-                and other_low < high
-                and low < high
-                and other_low < other_high
-            ):
-                raise ArgumentError(
-                    f"'{name}' is written by the kernel and shares memory with '{other}'",
-                    "pass an array of its own for the output",
-                )
+    check_apart(apart(arrays, written), {name: info.address for name, info in arrays.items()})
+
+
+Apart = Sequence[tuple[str, str, int, int]]
+
+
+def apart(arrays: Mapping[str, ArrayInfo], written: frozenset[str]) -> Apart:
+    """Pairs of arrays that may share no memory, and how far apart their addresses must be to keep to that:
+    the second's less the first's is at most the one number, or at least the other."""
+    pairs = []
+    for first, other in itertools.permutations(arrays, 2):
+        if first not in written or (other in written and other < first):
+            continue  # each pair once
+        (low, high), (other_low, other_high) = (_reach(arrays[name]) for name in (first, other))
+        if low < high and other_low < other_high:
+            pairs.append((first, other, low - other_high, high - other_low))
+    return pairs
+
+
+def _reach(info: ArrayInfo) -> tuple[int, int]:
+    low, high = info.extent
+    return low - info.address, high - info.address
+
+
+def check_apart(pairs: Apart, addresses: Mapping[str, int]) -> None:
+    """Refuses arrays at addresses where one that is written overlaps another."""
+    for written, other, below, above in pairs:
+        if below < addresses[other] - addresses[written] < above:
+            raise ArgumentError(
+                f"'{written}' is written by the kernel and shares memory with '{other}'",
+                "pass an array of its own for the output",
+            )
 
 
 def specialize_call(kernel: Kernel, bound: Bound, tuned: Mapping[str, Any] | None = None) -> Specialization:

@@ -16,14 +16,17 @@ import numpy as np
 from mosaic_compile.errors import ArgumentError
 from mosaic_compile.language.dtypes import DTYPES, DType, i4
 
-from . import cuda
+from . import cuda, streams
 
 HOST, CUDA = "cpu", "cuda"
 
 
 @dataclass(frozen=True)
 class ArrayInfo:
-    """An array's memory: address, sizes, strides in elements. `owner` keeps it alive."""
+    """An array's memory: address, sizes, strides in elements. `owner` keeps it alive.
+
+    stream: the CUDA stream that computes it, where the array says so.
+    """
 
     address: int
     shape: tuple[int, ...]
@@ -33,6 +36,7 @@ class ArrayInfo:
     device_index: int
     writable: bool
     owner: Any
+    stream: int | None = None
 
     @property
     def extent(self) -> tuple[int, int]:
@@ -52,6 +56,20 @@ _BY_TORCH = {
     "int64": "i64", "int32": "i32", "int16": "i16", "int8": "i8", "uint8": "u8", "uint32": "u32", "bool": "bool",
 }  # fmt: skip
 
+NUMPY, TORCH, OTHER = "numpy", "torch", "other"
+
+
+_libraries: dict[type, str] = {}
+
+
+def library_of(value: Any) -> str:
+    """Whose array a value is: NumPy's, PyTorch's (subclasses count), or another's."""
+    kind = type(value)
+    if kind not in _libraries:
+        modules = {base.__module__.partition(".")[0] for base in kind.__mro__}
+        _libraries[kind] = NUMPY if issubclass(kind, np.ndarray) else TORCH if "torch" in modules else OTHER
+    return _libraries[kind]
+
 
 def is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) or any(
@@ -61,9 +79,10 @@ def is_array(value: Any) -> bool:
 
 def describe(value: Any, name: str) -> ArrayInfo:
     """What is known of an array argument; raises ArgumentError where it is none or its element type is unknown."""
-    if isinstance(value, np.ndarray):
+    library = library_of(value)
+    if library is NUMPY:
         return _from_numpy(value, name)
-    if type(value).__module__.partition(".")[0] == "torch":
+    if library is TORCH:
         return _from_torch(value, name)
     if hasattr(value, "__cuda_array_interface__"):
         return _from_cuda_interface(value, name)
@@ -96,6 +115,8 @@ def _from_numpy(value: np.ndarray, name: str) -> ArrayInfo:
 
 
 def _from_torch(value: Any, name: str) -> ArrayInfo:
+    if not hasattr(value, "data_ptr"):  # torch.dtype, say
+        raise ArgumentError(f"'{name}' takes an array, not {value!r}", "pass a tensor")
     found = _BY_TORCH.get(str(value.dtype).removeprefix("torch."))
     if found is None:
         raise _unknown_type(name, value.dtype)
@@ -104,15 +125,20 @@ def _from_torch(value: Any, name: str) -> ArrayInfo:
             f"'{name}' is on the device '{value.device}'",
             "kernels run on CUDA tensors, and on CPU tensors through the interpreter",
         )
+    if value.is_neg():
+        raise ArgumentError(
+            f"'{name}' is a view whose elements are still to be negated", f"pass {name}.resolve_neg()"
+        )
+    try:
+        address, strides = value.data_ptr(), tuple(value.stride())
+    except RuntimeError:  # sparse, fake, distributed
+        raise ArgumentError(
+            f"'{name}' is a {type(value).__name__} of layout {value.layout}, without memory of its own",
+            "pass a plain tensor; torch.compile takes kernels that are torch.library ops",
+        ) from None
+    index = value.device.index or 0
     return ArrayInfo(
-        value.data_ptr(),
-        tuple(value.shape),
-        tuple(value.stride()),
-        DTYPES[found],
-        value.device.type,
-        value.device.index or 0,
-        True,
-        value,
+        address, tuple(value.shape), strides, DTYPES[found], value.device.type, index, True, value
     )
 
 
@@ -122,11 +148,23 @@ def _from_cuda_interface(value: Any, name: str) -> ArrayInfo:
     dtype = _BY_NUMPY.get(numpy_type)
     if dtype is None:
         raise _unknown_type(name, numpy_type)
+    if interface.get("mask") is not None:
+        raise ArgumentError(f"'{name}' has a mask, which kernels do not look at", "pass an array without one")
     shape = tuple(interface["shape"])
     byte_strides = interface.get("strides") or row_major_strides(shape, numpy_type.itemsize)
+    if any(s % numpy_type.itemsize for s in byte_strides):
+        raise ArgumentError(
+            f"'{name}' has strides of {tuple(byte_strides)} bytes, not whole elements", "pass a copy"
+        )
     address, read_only = interface["data"]
     strides = tuple(s // numpy_type.itemsize for s in byte_strides)
-    return ArrayInfo(address, shape, strides, dtype, CUDA, cuda.device_of(address), not read_only, value)
+    device, stream = cuda.device_of(address), interface.get("stream")
+    if stream == _CUDA_LEGACY_STREAM:
+        stream = streams.DEFAULT
+    return ArrayInfo(address, shape, strides, dtype, CUDA, device, not read_only, value, stream)
+
+
+_CUDA_LEGACY_STREAM = 1  # the default stream's number where 0 would mean nothing
 
 
 def row_major_strides(shape: tuple[int, ...], unit: int = 1) -> tuple[int, ...]:
@@ -148,6 +186,8 @@ class _DataType(ctypes.Structure):
 
 
 class _Tensor(ctypes.Structure):
+    """DLTensor, with which a DLManagedTensor starts."""
+
     _fields_ = (
         ("data", ctypes.c_void_p),
         ("device", _Device),
@@ -159,26 +199,39 @@ class _Tensor(ctypes.Structure):
     )
 
 
+class _Versioned(ctypes.Structure):
+    """DLManagedTensorVersioned, of DLPack 1.0."""
+
+    _fields_ = (
+        ("version", ctypes.c_uint32 * 2),
+        ("manager", ctypes.c_void_p),
+        ("deleter", ctypes.c_void_p),
+        ("flags", ctypes.c_uint64),
+        ("tensor", _Tensor),
+    )
+
+
+_READ_ONLY = 1  # of the flags
+
 _INT, _UINT, _FLOAT, _BFLOAT, _BOOL, _F8E4M3FN, _F8E5M2 = 0, 1, 2, 4, 6, 10, 12
 _BY_DLPACK = {
     (_INT, 8): "i8", (_INT, 16): "i16", (_INT, 32): "i32", (_INT, 64): "i64", (_UINT, 8): "u8", (_UINT, 32): "u32",
     (_FLOAT, 16): "f16", (_FLOAT, 32): "f32", (_FLOAT, 64): "f64", (_BFLOAT, 16): "bf16", (_BOOL, 8): "bool",
     (_F8E4M3FN, 8): "f8e4m3", (_F8E5M2, 8): "f8e5m2",
 }  # fmt: skip
-_DLPACK_CPU, _DLPACK_CUDA, _DLPACK_CUDA_HOST = 1, 2, 3
+_DLPACK_CPU, _DLPACK_CUDA, _DLPACK_CUDA_HOST, _DLPACK_CUDA_MANAGED = 1, 2, 3, 13
+_DLPACK_DEVICES = {
+    _DLPACK_CPU: HOST, _DLPACK_CUDA_HOST: HOST, _DLPACK_CUDA: CUDA, _DLPACK_CUDA_MANAGED: CUDA,
+}  # fmt: skip
 
 
 def _from_dlpack(value: Any, name: str) -> ArrayInfo:
-    if hasattr(value, "block_until_ready"):  # JAX computes on streams of its own
-        value.block_until_ready()
-    capsule = value.__dlpack__()
-    get = ctypes.pythonapi.PyCapsule_GetPointer
-    get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-    tensor = _Tensor.from_address(get(capsule, b"dltensor"))
+    capsule = _capsule(value, name)
+    tensor, writable = _content(capsule)
     found = _BY_DLPACK.get((tensor.dtype.code, tensor.dtype.bits))
     if found is None or tensor.dtype.lanes != 1:
         raise _unknown_type(name, f"DLPack code {tensor.dtype.code}, {tensor.dtype.bits} bits")
-    device = {_DLPACK_CPU: HOST, _DLPACK_CUDA_HOST: HOST, _DLPACK_CUDA: CUDA}.get(tensor.device.type)
+    device = _DLPACK_DEVICES.get(tensor.device.type)
     if device is None:
         raise ArgumentError(
             f"'{name}' is on a device that kernels do not run on (DLPack device {tensor.device.type})",
@@ -188,12 +241,41 @@ def _from_dlpack(value: Any, name: str) -> ArrayInfo:
     strides = (
         tuple(tensor.strides[i] for i in range(tensor.ndim)) if tensor.strides else row_major_strides(shape)
     )
-    # Arrays that hand out DLPack capsules of immutable data (JAX) are for reading.
-    writable = type(value).__module__.partition(".")[0] not in ("jax", "jaxlib")
+    if type(value).__module__.partition(".")[0] in ("jax", "jaxlib"):  # immutable, whatever the capsule says
+        writable = False
     address = (tensor.data or 0) + tensor.byte_offset
     return ArrayInfo(
         address, shape, strides, DTYPES[found], device, tensor.device.index, writable, (value, capsule)
     )
+
+
+def _capsule(value: Any, name: str) -> Any:
+    """The array's DLPack capsule, in the newest version that it speaks; on a GPU for use on the current stream."""
+    options: dict[str, Any] = {}
+    kind, index = value.__dlpack_device__() if hasattr(value, "__dlpack_device__") else (_DLPACK_CPU, 0)
+    if _DLPACK_DEVICES.get(kind) == CUDA:
+        options["stream"] = streams.current_stream(index) or _CUDA_LEGACY_STREAM
+    elif hasattr(value, "block_until_ready"):  # JAX computes on threads of its own
+        value.block_until_ready()
+    try:
+        try:
+            return value.__dlpack__(**options, max_version=(1, 0))
+        except TypeError:  # from before DLPack 1.0
+            return value.__dlpack__(**options)
+    except BufferError as error:
+        raise ArgumentError(f"'{name}' gives no access to its memory: {error}", "pass a copy") from None
+
+
+def _content(capsule: Any) -> tuple[_Tensor, bool]:
+    """The tensor in a DLPack capsule, and whether it may be written."""
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    is_valid = ctypes.pythonapi.PyCapsule_IsValid
+    is_valid.restype, is_valid.argtypes = ctypes.c_int, (ctypes.py_object, ctypes.c_char_p)
+    if is_valid(capsule, b"dltensor_versioned"):
+        managed = _Versioned.from_address(get(capsule, b"dltensor_versioned"))
+        return managed.tensor, not managed.flags & _READ_ONLY
+    return _Tensor.from_address(get(capsule, b"dltensor")), True
 
 
 def as_numpy(info: ArrayInfo, memory: np.ndarray | None = None) -> np.ndarray:

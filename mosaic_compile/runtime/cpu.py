@@ -18,18 +18,15 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any
 
-import numpy as np
-
 from mosaic_compile.artifact import Artifact
 from mosaic_compile.backends.externals import FUNCTIONS
-from mosaic_compile.errors import ArgumentError, BackendError, LaunchError
-from mosaic_compile.language.dtypes import DTYPES
+from mosaic_compile.errors import BackendError, LaunchError
 from mosaic_compile.language.symbolic import evaluate
 
 from . import threads
-from .arguments import Bound, check_written
-from .arrays import ArrayInfo
+from .arguments import Apart, Bound, apart, check_apart, check_written
 from .launch import check_layout
+from .scalars import bits_of, single
 
 ALONE = 30_000  # nanoseconds of work below which waking other threads costs more than they save
 
@@ -38,7 +35,7 @@ class Program:
     """A kernel loaded into this process."""
 
     def __init__(self, artifact: Artifact):
-        self.manifest = artifact.manifest
+        self.artifact, self.manifest = artifact, artifact.manifest
         check_machine(self.manifest)
         name = self.manifest["kernel"]
         self._library = _load(artifact.binary, [f"{name}_share", f"{name}_scratch_bytes"])
@@ -90,26 +87,21 @@ class Program:
                 case "scalar":
                     name = parameter["name"]
                     code, encode = _SCALARS.get(parameter["dtype"], ("Q", None))
-                    encode = encode or _bits_of(parameter["dtype"])
+                    encode = encode or bits_of(parameter["dtype"])
                     scalars.append((name, slot, encode))
                     value = encode(bound.scalars[name])
             form += code
             values.append(value)
         return Prepared(
-            self, programs, workers, struct.Struct(form), values, arrays, scalars, self._apart(bound.arrays)
+            self,
+            programs,
+            workers,
+            struct.Struct(form),
+            values,
+            arrays,
+            scalars,
+            apart(bound.arrays, self.written),
         )
-
-    def _apart(self, arrays: Mapping[str, ArrayInfo]) -> list[tuple[str, str, int, int]]:
-        """Pairs of arrays that may share no memory, and how far apart their addresses must be to keep to that:
-        the second's less the first's is at most the one number, or at least the other."""
-        pairs = []
-        for written, other in itertools.permutations(arrays, 2):
-            if written not in self.written or (other in self.written and other < written):
-                continue  # each pair once
-            (low, high), (other_low, other_high) = (_span(arrays[name]) for name in (written, other))
-            if low < high and other_low < other_high:
-                pairs.append((written, other, low - other_high, high - other_low))
-        return pairs
 
 
 @dataclass(frozen=True)
@@ -117,7 +109,7 @@ class Prepared:
     """A call up to its arrays' addresses and its scalars' values.
 
     values: the argument block's numbers, with room for addresses and scalars in the slots that arrays and scalars name.
-    apart: see `Program._apart`.
+    apart: see `arguments.apart`.
     """
 
     program: Program
@@ -127,19 +119,14 @@ class Prepared:
     values: list[Any]
     arrays: Sequence[tuple[str, int]]
     scalars: Sequence[tuple[str, int, Callable[[Any], Any]]]
-    apart: Sequence[tuple[str, str, int, int]]
+    apart: Apart
 
     def run(self, addresses: Mapping[str, int], scalars: Mapping[str, Any]) -> None:
         """Runs the kernel on arrays at these addresses; a scalar that is left out keeps its value.
 
         Raises ArgumentError where an array that is written overlaps another.
         """
-        for written, other, below, above in self.apart:
-            if below < addresses[other] - addresses[written] < above:
-                raise ArgumentError(
-                    f"'{written}' is written by the kernel and shares memory with '{other}'",
-                    "pass an array of its own for the output",
-                )
+        check_apart(self.apart, addresses)
         if not self.programs:
             return
         values = self.values.copy()
@@ -157,38 +144,12 @@ class Prepared:
         program.nanoseconds = (perf_counter_ns() - begin) * workers / self.programs
 
 
-def _span(info: ArrayInfo) -> tuple[int, int]:
-    low, high = info.extent
-    return low - info.address, high - info.address
-
-
-def _single(value: float) -> float:
-    """A number that fits f32; struct refuses those beyond its largest, which round to infinity."""
-    if abs(value) <= _LARGEST or value != value:
-        return value
-    with np.errstate(over="ignore"):
-        return float(np.float32(value))
-
-
-_LARGEST = float(np.finfo(np.float32).max)
-
 # How `struct` puts a scalar into the low bytes of a 64-bit word; the rest as their bits.
 _SCALARS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "f64": ("d", float),
-    "f32": ("f4x", _single),
+    "f32": ("f4x", single),
     **dict.fromkeys(("i64", "i32", "i16", "i8", "i4", "u8", "u32", "bool"), ("q", int)),
 }
-
-
-def _bits_of(dtype: str) -> Callable[[Any], int]:
-    type_ = DTYPES[dtype].numpy
-    word = np.dtype(f"u{type_.itemsize}")
-
-    def encode(value: Any) -> int:
-        with np.errstate(over="ignore"):
-            return int(np.asarray(value).astype(type_).view(word))
-
-    return encode
 
 
 def check_machine(manifest: Mapping[str, Any]) -> None:

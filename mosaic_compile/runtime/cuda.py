@@ -1,10 +1,13 @@
-"""The CUDA driver, through ctypes: what is needed to find the GPU and launch a kernel."""
+"""The CUDA driver, through ctypes: its errors in words, devices, contexts, memory, streams.
+
+What a launch needs beside these is in cuda_launch.py. Functions are those of the CUDA driver API (CUDA 12 and newer).
+"""
 
 from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +17,7 @@ from mosaic_compile.errors import LaunchError
 
 
 @functools.cache
-def driver() -> ctypes.CDLL | None:
+def driver() -> Any:
     """The CUDA driver library, initialised; None where there is no NVIDIA GPU."""
     try:
         library = ctypes.CDLL("libcuda.so.1")
@@ -23,17 +26,80 @@ def driver() -> ctypes.CDLL | None:
     if library.cuInit(0) != 0:
         return None
     count = ctypes.c_int()
-    return library if library.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0 else None
+    if library.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        return None
+    # Called at every launch, with addresses as Python numbers.
+    library.cuLaunchKernelEx.argtypes = [ctypes.c_void_p] * 4
+    library.cuCtxGetCurrent.argtypes = [ctypes.c_void_p]
+    return library
 
+
+# Errors.
+
+OUT_OF_MEMORY, NOT_INITIALIZED, INVALID_IMAGE, NO_BINARY_FOR_GPU, LAUNCH_OUT_OF_RESOURCES = (
+    2,
+    3,
+    200,
+    209,
+    701,
+)
+CAPTURE = range(900, 908)  # of a stream that is being captured into a graph
+# After these, says cuda.h, the process must end before the GPU can be used again.
+FATAL = frozenset({214, 220, 700, 702, 710, 714, 715, 716, 717, 718, 719, 721})
+
+_ADVICE = {
+    OUT_OF_MEMORY: "free some: torch.cuda.empty_cache() gives back what PyTorch keeps for itself",
+    NOT_INITIALIZED: "CUDA does not work in a forked process: start it with multiprocessing's 'spawn'",
+    INVALID_IMAGE: "compile the kernel for this GPU",
+    NO_BINARY_FOR_GPU: "compile the kernel for this GPU",
+    LAUNCH_OUT_OF_RESOURCES: "use fewer warps or smaller tiles, or limit registers: num_warps=4, maxnreg=128",
+    **dict.fromkeys(CAPTURE, "call the kernel once on arrays like these before the graph is captured"),
+}
+
+
+def words(code: int) -> str:
+    """What the driver says of an error, and the error's name."""
+    library = driver()
+    name, text = ctypes.c_char_p(), ctypes.c_char_p()
+    library.cuGetErrorName(code, ctypes.byref(name))
+    library.cuGetErrorString(code, ctypes.byref(text))
+    if not name.value or not text.value:
+        return f"error {code}"
+    return f"{text.value.decode()} ({name.value.decode()})"
+
+
+def check(result: int, what: str) -> None:
+    """Raises LaunchError where a function of the driver has failed. `what` could not be done."""
+    if result in FATAL:
+        raise broken("an earlier kernel", result, "run with MOSAIC_SYNC=1 to see which kernel it is")
+    if result:
+        raise LaunchError(f"{what}: {words(result)}", _ADVICE.get(result, "check the arguments' sizes"))
+
+
+def broken(kernel: str, code: int, help: str) -> LaunchError:
+    """The error for a kernel that failed while it ran."""
+    return LaunchError(f"{kernel} has failed: {words(code)}; this process can no longer use the GPU", help)
+
+
+# Devices and contexts.
 
 COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR, MULTIPROCESSOR_COUNT = 75, 76, 16
 
 
-def device_attribute(attribute: int, device: int = 0) -> int:
+def device_count() -> int:
+    """How many NVIDIA GPUs this process sees."""
     library = driver()
-    assert library is not None
+    if library is None:
+        return 0
+    count = ctypes.c_int()
+    check(library.cuDeviceGetCount(ctypes.byref(count)), "the GPUs cannot be counted")
+    return count.value
+
+
+def device_attribute(attribute: int, device: int = 0) -> int:
     value = ctypes.c_int()
-    library.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+    result = driver().cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+    check(result, f"GPU {device} cannot be used")
     return value.value
 
 
@@ -41,51 +107,49 @@ def compute_capability(device: int = 0) -> tuple[int, int] | None:
     """The GPU's compute capability, such as (9, 0); None where there is no NVIDIA GPU."""
     if driver() is None:
         return None
-    return device_attribute(COMPUTE_CAPABILITY_MAJOR, device), device_attribute(
-        COMPUTE_CAPABILITY_MINOR, device
-    )
+    major = device_attribute(COMPUTE_CAPABILITY_MAJOR, device)
+    return major, device_attribute(COMPUTE_CAPABILITY_MINOR, device)
 
 
-def _check(result: int, what: str) -> None:
-    if result:
-        library = driver()
-        assert library is not None
-        text = ctypes.c_char_p()
-        library.cuGetErrorString(result, ctypes.byref(text))
-        reason = text.value.decode() if text.value else f"error {result}"
-        raise LaunchError(
-            f"{what}: {reason}",
-            "check the sizes, and that the GPU is free; an earlier kernel may have failed",
-        )
+_contexts: dict[int, int] = {}
 
 
-_contexts: dict[int, ctypes.c_void_p] = {}
-
-
-@contextmanager
-def using_device(device: int) -> Iterator[None]:
-    """Makes the device's primary context, which PyTorch and JAX use too, current in this thread, and restores the old.
-
-    PyTorch takes the current context's device for its own current device.
-    """
+def context(device: int) -> int:
+    """The device's primary context, which PyTorch and JAX use too; raises LaunchError."""
     library = driver()
     if library is None:
         raise LaunchError(
             "this machine has no NVIDIA GPU", "pass NumPy arrays: they run through the interpreter"
         )
     if device not in _contexts:
-        handle, context = ctypes.c_int(), ctypes.c_void_p()
-        _check(library.cuDeviceGet(ctypes.byref(handle), device), f"GPU {device} cannot be used")
-        _check(
-            library.cuDevicePrimaryCtxRetain(ctypes.byref(context), handle), f"GPU {device} cannot be used"
-        )
-        _contexts[device] = context
-    before = ctypes.c_void_p()
-    _check(library.cuCtxGetCurrent(ctypes.byref(before)), f"GPU {device} cannot be used")
-    if before.value == _contexts[device].value:
+        handle, found = ctypes.c_int(), ctypes.c_void_p()
+        what = f"GPU {device} cannot be used"
+        check(library.cuDeviceGet(ctypes.byref(handle), device), what)
+        check(library.cuDevicePrimaryCtxRetain(ctypes.byref(found), handle), what)
+        _contexts[device] = found.value or 0
+    return _contexts[device]
+
+
+@contextmanager
+def using_device(device: int) -> Iterator[None]:
+    """Makes the device's context current in this thread, and restores the old one."""
+    with using_context(context(device)):
+        yield
+
+
+@contextmanager
+def using_context(wanted: int) -> Iterator[None]:
+    """Makes a context current in this thread, and restores the old one.
+
+    PyTorch takes the current context's device for its own current device.
+    """
+    library, before = driver(), ctypes.c_void_p()
+    what = "the GPU cannot be used"
+    check(library.cuCtxGetCurrent(ctypes.addressof(before)), what)
+    if before.value == wanted:
         yield
         return
-    _check(library.cuCtxSetCurrent(_contexts[device]), f"GPU {device} cannot be used")
+    check(library.cuCtxSetCurrent(ctypes.c_void_p(wanted)), what)
     try:
         yield
     finally:
@@ -106,108 +170,33 @@ def device_of(address: int) -> int:
     return device.value
 
 
-MAX_DYNAMIC_SHARED_SIZE_BYTES, NON_PORTABLE_CLUSTER_SIZE_ALLOWED = 8, 14  # CUfunction_attribute
-SHARED_WITHOUT_OPT_IN, PORTABLE_CLUSTER_SIZE = 48 * 1024, 8
-
-
-def load_function(binary: bytes, entry: str, shared_memory: int, cluster: int) -> ctypes.c_void_p:
-    """The kernel's function in the current context."""
-    library = driver()
-    assert library is not None
-    module, function = ctypes.c_void_p(), ctypes.c_void_p()
-    _check(
-        library.cuModuleLoadData(ctypes.byref(module), binary),
-        "the kernel's code cannot be loaded on this GPU",
-    )
-    _check(
-        library.cuModuleGetFunction(ctypes.byref(function), module, entry.encode()),
-        f"the code has no function '{entry}'",
-    )
-    if shared_memory > SHARED_WITHOUT_OPT_IN:
-        _check(
-            library.cuFuncSetAttribute(function, MAX_DYNAMIC_SHARED_SIZE_BYTES, shared_memory),
-            f"this GPU cannot give a program {shared_memory} bytes of shared memory",
-        )
-    if cluster > PORTABLE_CLUSTER_SIZE:
-        _check(
-            library.cuFuncSetAttribute(function, NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1),
-            f"this GPU has no clusters of {cluster} thread blocks",
-        )
-    return function
-
-
-class _LaunchAttribute(ctypes.Structure):
-    """CUlaunchAttribute: its value, a union of 64 bytes, starts at byte 8."""
-
-    _fields_ = (("id", ctypes.c_int), ("pad", ctypes.c_char * 4), ("value", ctypes.c_uint32 * 16))
-
-
-class _LaunchConfig(ctypes.Structure):
-    """CUlaunchConfig."""
-
-    _fields_ = (
-        ("grid", ctypes.c_uint * 3),
-        ("block", ctypes.c_uint * 3),
-        ("shared", ctypes.c_uint),
-        ("stream", ctypes.c_void_p),
-        ("attributes", ctypes.POINTER(_LaunchAttribute)),
-        ("attribute_count", ctypes.c_uint),
-    )
-
-
-CLUSTER_DIMENSION = 4  # CUlaunchAttributeID
-
-
-def launch(
-    function: ctypes.c_void_p,
-    grid: Sequence[int],
-    threads: int,
-    cluster: int,
-    shared: int,
-    stream: int,
-    parameters: Sequence[Any],
-) -> None:
-    """cuLaunchKernelEx: `grid` counts programs; a program of several thread blocks is a cluster."""
-    library = driver()
-    assert library is not None
-    pointers = (ctypes.c_void_p * len(parameters))(*(ctypes.addressof(p) for p in parameters))
-    config = _LaunchConfig((grid[0] * cluster, *grid[1:]), (threads, 1, 1), shared, stream)
-    if cluster > 1:
-        attribute = _LaunchAttribute(CLUSTER_DIMENSION)
-        attribute.value[0], attribute.value[1], attribute.value[2] = cluster, 1, 1
-        config.attributes, config.attribute_count = ctypes.pointer(attribute), 1
-    _check(
-        library.cuLaunchKernelEx(ctypes.byref(config), function, pointers, None),
-        "the kernel cannot be launched",
-    )
+# Memory.
 
 
 def allocate(size: int) -> int:
-    library = driver()
-    assert library is not None
     address = ctypes.c_uint64()
-    _check(
-        library.cuMemAlloc_v2(ctypes.byref(address), ctypes.c_size_t(size)),
-        f"{size} bytes of GPU memory cannot be had",
-    )
+    result = driver().cuMemAlloc_v2(ctypes.byref(address), ctypes.c_size_t(size))
+    check(result, f"{size} bytes of GPU memory cannot be had")
     return address.value
 
 
 def free(address: int) -> None:
     """Gives memory of `allocate` back, once the work that uses it is done."""
-    library = driver()
-    assert library is not None
-    _check(library.cuMemFree_v2(ctypes.c_uint64(address)), "GPU memory cannot be freed")
+    check(driver().cuMemFree_v2(ctypes.c_uint64(address)), "GPU memory cannot be freed")
+
+
+NON_BLOCKING = 1  # a stream that does not wait for the default stream
 
 
 def allocate_zeros(size: int) -> int:
-    library = driver()
-    assert library is not None
-    address = allocate(size)
-    _check(
-        library.cuMemsetD8_v2(ctypes.c_uint64(address), ctypes.c_ubyte(0), ctypes.c_size_t(size)),
-        "GPU memory cannot be cleared",
-    )
+    """Memory of zeros, in any thread at any time: no other stream is waited for."""
+    address, stream, library = allocate(size), ctypes.c_void_p(), driver()
+    what = "GPU memory cannot be cleared"
+    check(library.cuStreamCreate(ctypes.byref(stream), NON_BLOCKING), what)
+    place, zero, count = ctypes.c_uint64(address), ctypes.c_ubyte(0), ctypes.c_size_t(size)
+    check(library.cuMemsetD8Async(place, zero, count, stream), what)
+    check(library.cuStreamSynchronize(stream), what)
+    check(library.cuStreamDestroy_v2(stream), what)
     return address
 
 
@@ -216,14 +205,11 @@ def download(device: int, low: int, high: int) -> np.ndarray:
     memory = np.empty(high - low, np.uint8)
     with using_device(device):
         library = driver()
-        assert library is not None
-        _check(library.cuCtxSynchronize(), "an earlier kernel has failed")
+        check(library.cuCtxSynchronize(), "the GPU's work cannot be waited for")
         source, size = ctypes.c_uint64(low), ctypes.c_size_t(memory.size)
         if memory.size:
-            _check(
-                library.cuMemcpyDtoH_v2(ctypes.c_void_p(memory.ctypes.data), source, size),
-                "an array cannot be copied from the GPU",
-            )
+            result = library.cuMemcpyDtoH_v2(ctypes.c_void_p(memory.ctypes.data), source, size)
+            check(result, "an array cannot be copied from the GPU")
     return memory
 
 
@@ -232,53 +218,60 @@ def upload(device: int, address: int, memory: np.ndarray) -> None:
     if not memory.size:
         return
     with using_device(device):
-        library = driver()
-        assert library is not None
         source, size = ctypes.c_void_p(memory.ctypes.data), ctypes.c_size_t(memory.size)
-        _check(
-            library.cuMemcpyHtoD_v2(ctypes.c_uint64(address), source, size),
-            "an array cannot be copied to the GPU",
-        )
+        result = driver().cuMemcpyHtoD_v2(ctypes.c_uint64(address), source, size)
+        check(result, "an array cannot be copied to the GPU")
 
 
-TENSOR_MAP_BYTES, TENSOR_MAP_ALIGN = 128, 64
-L2_PROMOTION_128B = 2
+# Streams, by their handles; 0 is the default stream.
+
+_RELAXED = 2  # CUstreamCaptureMode
 
 
-def encode_tensor_map(
-    address: int,
-    element_type: int,
-    sizes: Sequence[int],
-    byte_strides: Sequence[int],
-    box: Sequence[int],
-    swizzle: int,
-) -> Any:
-    """A CUtensorMap for a tiled copy: no interleaving, zeros outside the array.
+@contextmanager
+def outside_capture() -> Iterator[None]:
+    """Allows this thread to load code and to allocate while a stream is captured into a graph."""
+    library, mode = driver(), ctypes.c_int(_RELAXED)
+    what = "the mode of graph capture cannot be set"
+    check(library.cuThreadExchangeStreamCaptureMode(ctypes.byref(mode)), what)
+    try:
+        yield
+    finally:
+        library.cuThreadExchangeStreamCaptureMode(ctypes.byref(mode))
 
-    Dimensions come outermost first, as everywhere here; the driver counts from the innermost.
-    """
-    library = driver()
-    assert library is not None
-    rank = len(sizes)
-    storage = (ctypes.c_uint8 * (TENSOR_MAP_BYTES + TENSOR_MAP_ALIGN))()
-    offset = -ctypes.addressof(storage) % TENSOR_MAP_ALIGN
-    tensor_map = (ctypes.c_uint8 * TENSOR_MAP_BYTES).from_buffer(storage, offset)
-    result = library.cuTensorMapEncodeTiled(
-        ctypes.byref(tensor_map),
-        ctypes.c_int(element_type),
-        ctypes.c_uint32(rank),
-        ctypes.c_void_p(address),
-        (ctypes.c_uint64 * rank)(*reversed(sizes)),
-        (ctypes.c_uint64 * max(rank - 1, 1))(*list(reversed(byte_strides))[1:]),
-        (ctypes.c_uint32 * rank)(*reversed(box)),
-        (ctypes.c_uint32 * rank)(*[1] * rank),
-        ctypes.c_int(0),
-        ctypes.c_int(swizzle),
-        ctypes.c_int(L2_PROMOTION_128B),
-        ctypes.c_int(0),
+
+def capture_of(stream: int) -> int:
+    """A number for the capture into a graph that the stream is in; 0 where it is in none."""
+    status, number = ctypes.c_int(), ctypes.c_uint64()
+    result = driver().cuStreamGetCaptureInfo_v2(
+        ctypes.c_void_p(stream), ctypes.byref(status), ctypes.byref(number), None, None, None
     )
-    _check(
-        result,
-        f"no TMA descriptor fits an array of sizes {tuple(sizes)} and byte strides {tuple(byte_strides)}",
-    )
-    return tensor_map
+    check(result, "the stream cannot be asked whether it is captured")
+    return number.value if status.value else 0
+
+
+def stream_number(stream: int) -> int:
+    """A number that no other stream of this process has or will have, unlike its handle."""
+    number = ctypes.c_uint64()
+    check(driver().cuStreamGetId(ctypes.c_void_p(stream), ctypes.byref(number)), "the stream is not valid")
+    return number.value
+
+
+def synchronize(stream: int) -> int:
+    """Waits until a stream's work is done; gives the driver's error code of what failed in it, 0 where nothing did."""
+    return int(driver().cuStreamSynchronize(ctypes.c_void_p(stream)))
+
+
+_NO_TIMING = 2  # CUevent_flags
+
+
+def order(first: int, second: int) -> None:
+    """Makes what the second stream is given from now on wait for what the first has been given."""
+    library, event = driver(), ctypes.c_void_p()
+    what = "two streams cannot be brought into an order"
+    check(library.cuEventCreate(ctypes.byref(event), _NO_TIMING), what)
+    try:
+        check(library.cuEventRecord(event, ctypes.c_void_p(first)), what)
+        check(library.cuStreamWaitEvent(ctypes.c_void_p(second), event, 0), what)
+    finally:
+        library.cuEventDestroy_v2(event)

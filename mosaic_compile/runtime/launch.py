@@ -1,92 +1,236 @@
-"""Launching a compiled kernel on an NVIDIA GPU, from its manifest."""
+"""Launching a compiled kernel on an NVIDIA GPU, from its manifest.
+
+What a call's sizes and layouts decide is worked out once and kept (`Prepared`): a call like it then only fills in addresses and
+scalars, a few microseconds of Python.
+"""
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import sys
+import itertools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from struct import Struct
 from typing import Any
 
 from mosaic_compile.artifact import Artifact
 from mosaic_compile.errors import ArgumentError, LaunchError
-from mosaic_compile.language.dtypes import DTYPES
 from mosaic_compile.language.symbolic import evaluate
 
-from . import cuda
-from .arguments import Bound, check_written
+from . import cuda, cuda_launch, streams
+from .arguments import Apart, Bound, apart, check_apart, check_written
 from .arrays import ArrayInfo
-
-_SCALARS = {
-    "f64": ctypes.c_double, "f32": ctypes.c_float, "i64": ctypes.c_int64, "i32": ctypes.c_int32, "u32": ctypes.c_uint32,
-    "i16": ctypes.c_int16, "i8": ctypes.c_int8, "u8": ctypes.c_uint8, "bool": ctypes.c_int8,
-}  # fmt: skip
+from .scalars import code_of
 
 
 class Launcher:
-    """A kernel loaded on one device."""
+    """A kernel loaded on one GPU. resources: what it takes of it."""
 
     def __init__(self, artifact: Artifact, device: int):
-        self.manifest = artifact.manifest
+        self.artifact = artifact
+        self.manifest = manifest = artifact.manifest
         self.device = device
-        self.arrays = {a["name"]: a for a in self.manifest["arrays"]}
-        self.blocks = {p["array"]: p["block"] for p in self.manifest["parameters"] if p["kind"] == "pointer"}
-        self.written = frozenset(a["name"] for a in self.manifest["arrays"] if a["access"] != "in")
-        manifest = self.manifest
+        self.arrays = {a["name"]: a for a in manifest["arrays"]}
+        self.blocks = {p["array"]: p["block"] for p in manifest["parameters"] if p["kind"] == "pointer"}
+        self.written = frozenset(a["name"] for a in manifest["arrays"] if a["access"] != "in")
+        self.library, self.context = cuda.driver(), cuda.context(device)
+        check_gpu(manifest, device)
         with cuda.using_device(device):
-            self.function = cuda.load_function(
+            function = cuda_launch.load_function(
                 artifact.binary, manifest["entry"], manifest["shared_memory"], manifest["cluster"]
             )
+            self.resources = cuda_launch.resources(function, manifest["shared_memory"])
+        self.function = function.value or 0
+        self.multiprocessors = cuda.device_attribute(cuda.MULTIPROCESSOR_COUNT, device)
+        self.waits = _waits()
 
     def __call__(self, bound: Bound) -> None:
-        """Starts the kernel on the current stream; returns at once."""
-        manifest = self.manifest
+        """Starts the kernel on the current stream; returns at once. Raises ArgumentError and LaunchError."""
+        prepared = self.prepare(bound)
+        prepared.run({name: info.address for name, info in bound.arrays.items()}, bound.scalars)
+
+    def prepare(self, bound: Bound) -> Prepared:
+        """What a call comes down to whose arrays have these sizes and layouts; checks them."""
         check_written(bound.arrays, self.written)
         for name, expected in self.arrays.items():
             check_layout(bound.arrays[name], expected)
         for name, block in self.blocks.items():
             check_spans(bound.arrays[name], name, block)
-        sizes = {**bound.sizes, "num_sms": cuda.device_attribute(cuda.MULTIPROCESSOR_COUNT, self.device)}
-        grid = [evaluate(text, sizes) for text in manifest["grid"]]
-        grid += [1] * (3 - len(grid))
-        if 0 in grid:
+        manifest = self.manifest
+        grid = grid_of(manifest, {**bound.sizes, "num_sms": self.multiprocessors})
+        codes, values, kinds = [], [], {"pointer": [], "descriptor": [], "scalar": [], "scratch": []}  # type: ignore[var-annotated]
+        for slot, parameter in enumerate(manifest["parameters"]):
+            code, value = "Q", 0
+            match parameter["kind"]:
+                case "pointer":
+                    kinds["pointer"].append((parameter["array"], slot))
+                case "dim":
+                    code, value = "i", bound.sizes[parameter["name"]]
+                case "stride":
+                    code, value = "q", bound.arrays[parameter["array"]].strides[parameter["axis"]]
+                case "scalar":
+                    name = parameter["name"]
+                    code, encode = code_of(parameter["dtype"])
+                    value = encode(bound.scalars[name])
+                    kinds["scalar"].append((name, slot, encode))
+                case "descriptor":
+                    info = bound.arrays[parameter["array"]]
+                    code, map_ = "128s", tensor_map(parameter, info)
+                    if 0 in info.shape:
+                        address = stand_in(self.device, parameter["array"] in self.written)
+                        value = cuda_launch.encode(map_, address)  # type: ignore[assignment]
+                    else:
+                        kinds["descriptor"].append((parameter["array"], slot, map_))
+                case "scratch":
+                    size = manifest["scratch"][parameter["name"]]["bytes_per_program"]
+                    size *= grid[0] * grid[1] * grid[2] * manifest["cluster"]
+                    if size:
+                        kinds["scratch"].append((parameter["name"], slot, size))
+                case kind:
+                    raise LaunchError(
+                        f"the manifest has a parameter of unknown kind '{kind}'", "compile the kernel again"
+                    )
+            codes.append(code)
+            values.append(value)
+        block, offsets = cuda_launch.parameter_block(codes)
+        return Prepared(
+            self,
+            grid,
+            block,
+            offsets,
+            values,
+            kinds["pointer"],
+            kinds["descriptor"],
+            kinds["scalar"],
+            kinds["scratch"],
+            apart(bound.arrays, self.written),
+        )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A call up to its arrays' addresses and its scalars' values. Threads may run it at once.
+
+    values: the parameters, with room in the slots that arrays, descriptors, scalars and scratch name.
+    apart: see `arguments.apart`. idle: memory for launches, as many as there were at a time.
+    """
+
+    launcher: Launcher
+    grid: tuple[int, int, int]
+    block: Struct
+    offsets: Sequence[int]
+    values: list[Any]
+    arrays: Sequence[tuple[str, int]]
+    descriptors: Sequence[tuple[str, int, cuda_launch.TensorMap]]
+    scalars: Sequence[tuple[str, int, Callable[[Any], Any]]]
+    scratch: Sequence[tuple[str, int, int]]
+    apart: Apart
+    idle: list[cuda_launch.Launch] = field(default_factory=list)
+
+    def run(
+        self, addresses: Mapping[str, int], scalars: Mapping[str, Any], stream: int | None = None
+    ) -> None:
+        """Starts the kernel on arrays at these addresses and returns; a scalar that is left out keeps its value.
+
+        stream: a CUDA stream; without one, the current stream. The arrays must live until the kernel is done.
+        Raises ArgumentError where an array that is written overlaps another, and LaunchError.
+        """
+        if self.apart:
+            check_apart(self.apart, addresses)
+        if 0 in self.grid:
             return
-        if grid[0] * manifest["cluster"] >= 2**31 or grid[1] > 65535 or grid[2] > 65535:
-            raise LaunchError(
-                f"the grid {tuple(grid)} is larger than a GPU takes (2147483647, 65535, 65535)",
-                "put the largest dimension first",
-            )
-        programs = grid[0] * grid[1] * grid[2]
-        with cuda.using_device(self.device):
-            stream = current_stream(self.device)
-            cuda.launch(
-                self.function,
-                grid,
+        values = self.values.copy()
+        for name, slot in self.arrays:
+            values[slot] = addresses[name]
+        for name, slot, map_ in self.descriptors:
+            values[slot] = cuda_launch.encode(map_, addresses[name])
+        for name, slot, encode in self.scalars:
+            if name in scalars:
+                values[slot] = encode(scalars[name])
+        launcher = self.launcher
+        if stream is None:
+            stream = streams.current_stream(launcher.device)
+        for kind, slot, size in self.scratch:
+            values[slot] = scratch(kind, size, launcher.device, stream)
+        try:
+            launch = self.idle.pop()
+        except IndexError:
+            manifest = launcher.manifest
+            launch = cuda_launch.Launch(
+                self.block,
+                self.offsets,
+                self.grid,
                 manifest["threads"],
                 manifest["cluster"],
                 manifest["shared_memory"],
-                stream,
-                [self._parameter(p, bound, programs, stream) for p in manifest["parameters"]],
+            )
+        result = launch.start(launcher.library, launcher.function, launcher.context, stream, values)
+        self.idle.append(launch)
+        if result:
+            cuda.check(result, f"the kernel '{launcher.manifest['kernel']}' cannot be launched")
+        if launcher.waits:
+            self._wait(stream)
+
+    def _wait(self, stream: int) -> None:
+        """Waits for the kernel, and says if it failed; not while a graph is captured, when it does not run."""
+        launcher = self.launcher
+        with cuda.using_device(launcher.device):
+            result = 0 if cuda.capture_of(stream) else cuda.synchronize(stream)
+        if result:
+            name = launcher.manifest["kernel"]
+            raise cuda.broken(
+                f"the kernel '{name}'",
+                result,
+                f"{name}.sanitize(…) runs it on the host and looks for mistakes",
             )
 
-    def _parameter(self, parameter: dict[str, Any], bound: Bound, programs: int, stream: int) -> Any:
-        match parameter["kind"]:
-            case "pointer":
-                return ctypes.c_uint64(bound.arrays[parameter["array"]].address)
-            case "dim":
-                return ctypes.c_int32(bound.sizes[parameter["name"]])
-            case "stride":
-                return ctypes.c_int64(bound.arrays[parameter["array"]].strides[parameter["axis"]])
-            case "scalar":
-                return scalar(parameter["dtype"], bound.scalars[parameter["name"]])
-            case "descriptor":
-                return tensor_map(parameter, bound.arrays[parameter["array"]])
-            case "scratch":
-                size = self.manifest["scratch"][parameter["name"]]["bytes_per_program"]
-                size *= programs * self.manifest["cluster"]
-                return ctypes.c_uint64(scratch(size, self.device, stream) if size else 0)
+
+@functools.cache
+def _waits() -> bool:
+    """Whether each launch is waited for, so that a kernel that fails is named."""
+    return os.environ.get("MOSAIC_SYNC", "0") not in ("", "0")
+
+
+def check_gpu(manifest: Mapping[str, Any], device: int) -> None:
+    """Refuses code for another kind of GPU; raises LaunchError."""
+    found = cuda.compute_capability(device)
+    if not runs_on(manifest["target"], found):
+        here = "a machine without NVIDIA GPU" if found is None else f"an sm{found[0]}{found[1]}"
         raise LaunchError(
-            f"the manifest has a parameter of unknown kind '{parameter['kind']}'", "compile the kernel again"
+            f"the kernel '{manifest['kernel']}' is compiled for {manifest['target']}, and GPU {device} is {here}",
+            f"compile it for this GPU: --target sm{found[0]}{found[1]}" if found else "use its own machine",
         )
+
+
+def runs_on(target: str, capability: tuple[int, int] | None) -> bool:
+    """Whether a GPU runs code for a target.
+
+    From sm90 on, code uses features of its own architecture (sm_90a) that no other one has; before, it runs on later GPUs of
+    the same generation (CUDA C++ Programming Guide, binary compatibility).
+    """
+    if capability is None or not target.startswith("sm"):
+        return False
+    major, minor = divmod(int(target.removeprefix("sm")), 10)
+    return capability == (major, minor) if major >= 9 else capability[0] == major and capability[1] >= minor
+
+
+def grid_of(manifest: Mapping[str, Any], sizes: Mapping[str, int]) -> tuple[int, int, int]:
+    """The number of programs in x, y and z; raises LaunchError."""
+    try:
+        grid = [max(0, evaluate(text, sizes)) for text in manifest["grid"]]
+    except ZeroDivisionError:
+        raise LaunchError(
+            f"the grid ({', '.join(manifest['grid'])}) divides by zero for these sizes",
+            "guard it with mc.maximum(…, 1)",
+        ) from None
+    x, y, z = itertools.islice(itertools.chain(grid, (1, 1)), 3)
+    if x * manifest["cluster"] >= 2**31 or y > 65535 or z > 65535:
+        raise LaunchError(
+            f"the grid {(x, y, z)} is larger than a GPU takes (2147483647, 65535, 65535)",
+            "put the largest dimension first",
+        )
+    return x, y, z
 
 
 def check_layout(info: ArrayInfo, expected: dict[str, Any]) -> None:
@@ -142,60 +286,47 @@ def check_spans(info: ArrayInfo, name: str, block: list[int]) -> None:
         )
 
 
-def scalar(dtype: str, value: Any) -> Any:
-    if dtype in _SCALARS:
-        return _SCALARS[dtype](value)
-    import numpy as np
+def tensor_map(parameter: Mapping[str, Any], info: ArrayInfo) -> cuda_launch.TensorMap:
+    """The TMA descriptor that the manifest wants of an array.
 
-    bits = np.asarray(value, DTYPES[dtype].numpy).view(np.uint16 if DTYPES[dtype].bits == 16 else np.uint8)
-    return (ctypes.c_uint16 if DTYPES[dtype].bits == 16 else ctypes.c_uint8)(int(bits))
-
-
-def tensor_map(parameter: dict[str, Any], info: ArrayInfo) -> Any:
-    """A TMA descriptor (CUtensorMap) for the box that the manifest gives."""
-    axes = parameter["axes"]
-    size = int(info.dtype.bytes)
-    address, sizes = info.address, [info.shape[a] for a in axes]
-    # The stride of a dimension of one element is never used, but the driver wants a multiple of 16 bytes.
-    strides = [info.strides[a] * size if info.shape[a] > 1 else 16 for a in axes]
-    if 0 in sizes:
-        # A tensor map has no empty dimension: one element of zeros, at which blocks of an empty array may look.
-        address, sizes, strides = empty_array(info), [1] * len(axes), [16] * len(axes)
-    return cuda.encode_tensor_map(
-        address, parameter["element_type"], sizes, strides, parameter["box"], parameter["swizzle"]
+    A tensor map has no empty dimension: for an empty array it is that of one element.
+    """
+    axes, size = parameter["axes"], int(info.dtype.bytes)
+    sizes, strides = [1] * len(axes), [16] * len(axes)
+    if 0 not in info.shape:
+        sizes = [info.shape[a] for a in axes]
+        # The stride of a dimension of one element is never used, but the driver wants a multiple of 16 bytes.
+        strides = [info.strides[a] * size if info.shape[a] > 1 else 16 for a in axes]
+    return cuda_launch.TensorMap(
+        parameter["element_type"],
+        tuple(sizes),
+        tuple(strides),
+        tuple(parameter["box"]),
+        parameter["swizzle"],
     )
 
 
 @functools.cache
-def _zeros(device: int) -> int:
-    return cuda.allocate_zeros(16)
+def stand_in(device: int, written: bool) -> int:
+    """The address of an element for an array that has none: zeros to read, or what may be written."""
+    with cuda.using_device(device), cuda.outside_capture():
+        return cuda.allocate_zeros(16)
 
 
-def empty_array(info: ArrayInfo) -> int:
-    """The address of an element to stand for an array that has none."""
-    return _zeros(info.device_index)
+_scratch: dict[tuple[str, int, int, int], tuple[int, int]] = {}
 
 
-_scratch: dict[tuple[int, int], tuple[int, int]] = {}
-
-
-def scratch(size: int, device: int, stream: int) -> int:
+def scratch(kind: str, size: int, device: int, stream: int) -> int:
     """Device memory of at least `size` bytes for the scratch of a stream's kernels, which run one after the other.
 
-    It grows, and lives as long as the process: kernels that still run may use what was given before.
+    It grows, and lives as long as the process: kernels that still run may use what was given before. Kernels that are captured
+    into a graph have their own, since a graph may run beside the stream.
     """
-    address, have = _scratch.get((device, stream), (0, 0))
-    if have < size:
-        address = cuda.allocate(size)
-        _scratch[device, stream] = (address, size)
+    with cuda.using_device(device):
+        key = (kind, device, cuda.stream_number(stream), cuda.capture_of(stream))
+        address, have = _scratch.get(key, (0, 0))
+        if have < size:
+            with cuda.outside_capture():
+                address = cuda.allocate(size)
+            _scratch[key] = (address, size)
     return address
-
-
-def current_stream(device: int) -> int:
-    """PyTorch's current stream where PyTorch is in use, else the default stream."""
-    torch = sys.modules.get("torch")
-    return (
-        torch.cuda.current_stream(device).cuda_stream
-        if torch is not None and torch.cuda.is_available()
-        else 0
-    )

@@ -82,7 +82,7 @@ def launch(kernel: Kernel, *, target: str | None = None, **arguments: Any) -> No
     """Runs a kernel op by op; with a target, after the passes on its tile stage; compiled, where that is this machine's."""
     bound = bind(kernel, (), arguments)
     if target == targets.HOST:
-        call.program(kernel, bound)(bound)
+        call.loaded(kernel, bound)(bound)
         return
     spec = specialize_call(kernel, bound)
     module = trace(kernel, spec)

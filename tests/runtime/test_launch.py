@@ -3,84 +3,29 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from typing import Any
 
 import numpy as np
 import pytest
 
-import mosaic_compile as mc
 from mosaic_compile.artifact import Artifact
 from mosaic_compile.errors import ArgumentError, LaunchError
 from mosaic_compile.language.dtypes import DTYPES
-from mosaic_compile.runtime import cuda, launch
+from mosaic_compile.runtime import cuda, cuda_launch, launch, streams
 from mosaic_compile.runtime.arguments import Bound
 from mosaic_compile.runtime.arrays import ArrayInfo
+from mosaic_compile.runtime.scalars import code_of
 
-ADDRESS = 0x7F12_3456_7800  # more than 32 bits
+from .fake_cuda import ADDRESS, ALLOCATED, FIRST_CONTEXT, OUTER_CONTEXT, FakeDriver
 
-
-class FakeDriver:
-    """libcuda.so.1 as far as launching goes: every function notes its arguments and succeeds."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, tuple[Any, ...]]] = []
-        self.current = 111
-        self.fails: dict[str, int] = {}
-
-    def __getattr__(self, name: str):
-        def function(*arguments):
-            self.calls.append((name, arguments))
-            handler = getattr(type(self), f"_{name}", None)
-            if handler is not None:
-                handler(self, *arguments)
-            return self.fails.get(name, 0)
-
-        return function
-
-    def of(self, name: str) -> list[tuple[Any, ...]]:
-        return [arguments for called, arguments in self.calls if called == name]
-
-    def _cuDevicePrimaryCtxRetain(self, context, handle):
-        context._obj.value = 222
-
-    def _cuCtxGetCurrent(self, context):
-        context._obj.value = self.current
-
-    def _cuCtxSetCurrent(self, context):
-        self.current = context.value
-
-    def _cuMemAlloc_v2(self, address, size):
-        address._obj.value = ADDRESS + 0x1000
-
-    def _cuDeviceGetAttribute(self, value, attribute, device):
-        value._obj.value = 132
-
-    def _cuGetErrorString(self, code, text):
-        text._obj.value = b"invalid argument"
-
-    def _cuModuleGetFunction(self, function, module, name):
-        function._obj.value = 333
-
-    def _cuLaunchKernelEx(self, config, function, pointers, extra):
-        assert extra is None and self.current == 222
-        self.config = config._obj
-        if self.config.attribute_count:
-            attribute = self.config.attributes[0]
-            self.attribute = (attribute.id, list(attribute.value[:3]))
-        self.values = [ctypes.string_at(p, 8) for p in pointers]
-        self.first_pointer = pointers[0]
+STREAM = 0x1234_5678_9ABC
 
 
 @pytest.fixture
 def driver(monkeypatch) -> FakeDriver:
-    fake = FakeDriver()
-    monkeypatch.setattr(cuda, "driver", lambda: fake)
-    monkeypatch.setattr(cuda, "_contexts", {})
-    monkeypatch.setattr(launch, "_scratch", {})
-    monkeypatch.setattr(launch, "current_stream", lambda device: 0x1234_5678_9ABC)
-    launch._zeros.cache_clear()
-    yield fake
-    launch._zeros.cache_clear()
+    monkeypatch.setattr(streams, "_torch_stream", lambda device: STREAM + device)
+    return FakeDriver().install(monkeypatch.setattr)
 
 
 def array(shape, strides, dtype="f32", address=ADDRESS) -> ArrayInfo:
@@ -88,7 +33,7 @@ def array(shape, strides, dtype="f32", address=ADDRESS) -> ArrayInfo:
 
 
 def test_structures_are_laid_out_as_cuda_h_says():
-    config, attribute = cuda._LaunchConfig, cuda._LaunchAttribute
+    config, attribute = cuda_launch.LaunchConfig, cuda_launch.LaunchAttribute
     assert ctypes.sizeof(config) == 56 and ctypes.sizeof(attribute) == 72
     offsets = [getattr(config, name).offset for name, _ in config._fields_]
     assert offsets == [0, 12, 24, 32, 40, 48]
@@ -97,12 +42,12 @@ def test_structures_are_laid_out_as_cuda_h_says():
 
 def tensor_map(driver: FakeDriver, info: ArrayInfo, box, axes=(0, 1), swizzle=3, element_type=9):
     parameter = {"axes": list(axes), "box": list(box), "swizzle": swizzle, "element_type": element_type}
-    result = launch.tensor_map(parameter, info)
-    assert ctypes.sizeof(result) == 128 and ctypes.addressof(result) % 64 == 0
-    _, kind, rank, address, sizes, strides, boxes, steps, interleave, swizzled, promotion, fill = driver.of(
+    result = cuda_launch.encode(launch.tensor_map(parameter, info), info.address)
+    assert len(result) == 128
+    to, kind, rank, address, sizes, strides, boxes, steps, interleave, swizzled, promotion, fill = driver.of(
         "cuTensorMapEncodeTiled"
     )[-1]
-    assert (interleave.value, promotion.value, fill.value) == (0, 2, 0)
+    assert (interleave.value, promotion.value, fill.value) == (0, 2, 0) and to.value % 64 == 0
     assert rank.value == len(sizes) == len(boxes) == len(steps) and set(steps) == {1}
     assert ctypes.sizeof(sizes) == 8 * len(sizes) and ctypes.sizeof(boxes) == 4 * len(boxes)
     return kind.value, address.value, [*sizes], [*strides], [*boxes], swizzled.value
@@ -126,9 +71,27 @@ def test_tensor_maps_count_dimensions_from_the_innermost(driver):
 
 def test_tensor_maps_of_single_rows_and_of_nothing(driver):
     assert tensor_map(driver, array((1, 30), (30, 1), "bf16"), (16, 16))[2:4] == ([30, 1], [16])
-    empty = tensor_map(driver, array((0, 64), (64, 1), "bf16", address=0), (16, 16))
-    assert empty[1:4] == (ADDRESS + 0x1000, [1, 1], [16])
-    assert driver.of("cuMemsetD8_v2")[0][0].value == ADDRESS + 0x1000
+    assert tensor_map(driver, array((0, 64), (64, 1), "bf16"), (16, 16))[2:4] == ([1, 1], [16])
+
+
+@pytest.mark.parametrize("access", ["in", "out"])
+def test_a_descriptor_of_an_empty_array_is_that_of_one_element(driver, access):
+    """What is written goes elsewhere than what is read as zeros."""
+    descriptor = {
+        "kind": "descriptor",
+        "array": "a",
+        "axes": [0, 1],
+        "box": [16, 16],
+        "swizzle": 3,
+        "element_type": 7,
+    }
+    driver.parameters = 1
+    arrays = [MANIFEST["arrays"][0] | {"access": access}]
+    run(driver, array((0, 64), (64, 1)), parameters=[descriptor], grid=["1"], arrays=arrays)
+    assert int.from_bytes(driver.launches[-1].values[0], "little") == ALLOCATED
+    address, zero, size, _ = driver.of("cuMemsetD8Async")[0]
+    assert (address.value, zero.value, size.value) == (ALLOCATED, 0, 16)
+    assert launch.stand_in(0, access != "in") == ALLOCATED != launch.stand_in(0, access == "in")
 
 
 def test_a_tensor_map_that_cuda_refuses(driver):
@@ -136,12 +99,12 @@ def test_a_tensor_map_that_cuda_refuses(driver):
     with pytest.raises(LaunchError) as error:
         tensor_map(driver, array((100, 30), (30, 1), "bf16"), (16, 16))
     assert error.value.message == (
-        "no TMA descriptor fits an array of sizes (100, 30) and byte strides (60, 2): invalid argument"
+        "no TMA descriptor fits an array of sizes (100, 30) and byte strides (60, 2): invalid argument (CUDA_ERROR_INVALID_VALUE)"
     )
 
 
 MANIFEST = {
-    "format": 1, "kernel": "k", "entry": "k", "grid": ["cdiv(M, 64)", "num_sms"], "threads": 128, "cluster": 1,
+    "format": 1, "kernel": "k", "target": "sm90", "backend": "triton", "entry": "k", "grid": ["cdiv(M, 64)", "num_sms"], "threads": 128, "cluster": 1,
     "shared_memory": 1024, "scratch": {"global": {"bytes_per_program": 0}, "profile": {"bytes_per_program": 0}},
     "parameters": [
         {"kind": "pointer", "array": "a", "block": [1, 64]}, {"kind": "stride", "array": "a", "axis": 0}, {"kind": "dim", "name": "M"},
@@ -158,19 +121,29 @@ MANIFEST = {
 }  # fmt: skip
 
 
+def artifact(**changes: Any) -> Artifact:
+    return Artifact({**MANIFEST, **changes}, {"k.cubin": b"\x7fELF", "k.ptx": b""})
+
+
+def bound(info: ArrayInfo) -> Bound:
+    return Bound({"a": info}, {"f": 1.5}, {}, {"M": info.shape[0], "N": info.shape[1]})
+
+
+BOUND = bound(array((1000, 64), (2**33, 1)))
+
+
 def run(driver: FakeDriver, info: ArrayInfo | None = None, **changes: Any) -> launch.Launcher:
-    info = info or array((1000, 64), (2**33, 1))
-    launcher = launch.Launcher(Artifact({**MANIFEST, **changes}, {"k.cubin": b"\x7fELF", "k.ptx": b""}), 0)
-    launcher(Bound({"a": info}, {"f": 1.5}, {}, {"M": info.shape[0], "N": info.shape[1]}))
+    launcher = launch.Launcher(artifact(**changes), 0)
+    launcher(bound(info) if info else BOUND)
     return launcher
 
 
 def test_a_launch(driver):
     run(driver)
-    config = driver.config
-    assert ([*config.grid], [*config.block]) == ([16, 132, 1], [128, 1, 1])
-    assert (config.shared, config.stream, config.attribute_count) == (1024, 0x1234_5678_9ABC, 0)
-    pointer, stride, dim, scalar, *scratch = driver.values
+    (done,) = driver.launches
+    assert (done.grid, done.block) == ([16, 132, 1], [128, 1, 1])
+    assert (done.shared, done.stream, done.attributes) == (1024, STREAM, [])
+    pointer, stride, dim, scalar, *scratch = done.values
     assert int.from_bytes(pointer, "little") == ADDRESS
     assert int.from_bytes(stride, "little") == 2**33
     assert int.from_bytes(dim[:4], "little") == 1000
@@ -178,39 +151,77 @@ def test_a_launch(driver):
     assert [int.from_bytes(s, "little") for s in scratch] == [0, 0]
     assert driver.of("cuModuleLoadData")[0][1] == b"\x7fELF"
     assert driver.of("cuFuncSetAttribute") == []
+    assert driver.modes == [2, 0]  # code is loaded outside of any capture
 
 
-def test_the_current_context_is_restored(driver):
+def test_the_context_is_the_devices_and_the_old_one_is_restored(driver):
     run(driver)
-    assert driver.current == 111
+    assert driver.launches[0].context == FIRST_CONTEXT and driver.current == OUTER_CONTEXT
     driver.fails["cuLaunchKernelEx"] = 1
-    with pytest.raises(LaunchError, match="the kernel cannot be launched: invalid argument"):
+    with pytest.raises(
+        LaunchError, match=r"the kernel 'k' cannot be launched: invalid argument \(CUDA_ERROR_INVALID_VALUE\)"
+    ):
         run(driver)
-    assert driver.current == 111
+    assert driver.current == OUTER_CONTEXT
+
+
+def test_where_the_context_is_current_it_is_left_alone(driver):
+    launcher = run(driver)
+    with cuda.using_device(0):
+        before = len(driver.calls)
+        launcher(BOUND)
+        names = [name for name, _ in driver.calls[before:]]
+    assert names == ["cuCtxGetCurrent", "cuLaunchKernelEx"]
 
 
 def test_clusters_and_much_shared_memory(driver):
     run(driver, cluster=2, shared_memory=200 * 1024)
-    assert [*driver.config.grid] == [32, 132, 1]
-    assert driver.attribute == (4, [2, 1, 1])
+    assert driver.launches[-1].grid == [32, 132, 1]
+    assert driver.launches[-1].attributes == [(4, [2, 1, 1])]
     assert [a[1:] for a in driver.of("cuFuncSetAttribute")] == [(8, 200 * 1024)]
     run(driver, cluster=16)
     assert driver.of("cuFuncSetAttribute")[-1][1:] == (14, 1)
 
 
+def test_resources(driver):
+    assert run(driver).resources == cuda_launch.Resources(42, 8, 1024 + 16, 1024)
+
+
+SCRATCH = {"global": {"bytes_per_program": 128}, "profile": {"bytes_per_program": 0}}
+
+
 def test_scratch_memory_grows(driver):
-    scratch = {"global": {"bytes_per_program": 128}, "profile": {"bytes_per_program": 0}}
     for _ in range(2):
-        run(driver, scratch=scratch)
+        run(driver, scratch=SCRATCH)
     assert [size.value for _, size in driver.of("cuMemAlloc_v2")] == [128 * 16 * 132]
-    assert int.from_bytes(driver.values[-2], "little") == ADDRESS + 0x1000
-    run(driver, scratch=scratch, cluster=2)
+    assert int.from_bytes(driver.launches[-1].values[-2], "little") == ALLOCATED
+    run(driver, scratch=SCRATCH, cluster=2)
     assert [size.value for _, size in driver.of("cuMemAlloc_v2")][1:] == [2 * 128 * 16 * 132]
+
+
+def test_scratch_memory_of_two_kinds(driver):
+    kinds = {"global": {"bytes_per_program": 8}, "profile": {"bytes_per_program": 16}}
+    run(driver, scratch=kinds)
+    first, second = (int.from_bytes(v, "little") for v in driver.launches[-1].values[-2:])
+    assert second - first == 8 * 16 * 132
+
+
+def test_a_captured_launch_has_scratch_memory_of_its_own(driver):
+    """A graph may run beside the stream that it was captured from."""
+    places = []
+    for number in (0, 5, 5, 6, 0):
+        driver.capturing = {STREAM: number}
+        driver.modes.clear()
+        run(driver, scratch=SCRATCH)
+        assert driver.modes in ([2, 0], [2, 0, 2, 0])  # whatever is allocated is outside of the capture
+        places.append(int.from_bytes(driver.launches[-1].values[-2], "little"))
+    first, second, again, third, outside = places
+    assert first == outside and second == again and len({first, second, third}) == 3
 
 
 def test_nothing_is_launched_for_an_empty_grid(driver):
     run(driver, array((0, 64), (64, 1)))
-    assert driver.of("cuLaunchKernelEx") == []
+    assert driver.launches == []
 
 
 def test_grids_that_are_too_large(driver):
@@ -258,7 +269,8 @@ SCALARS = [("f64", 0.1), ("f32", 0.1), ("f16", 0.1), ("bf16", 0.1), ("f8e4m3", 0
 
 @pytest.mark.parametrize(("dtype", "value"), SCALARS)
 def test_scalars_are_the_bytes_of_their_type(dtype, value):
-    assert bytes(launch.scalar(dtype, value)) == np.asarray(value, DTYPES[dtype].numpy).tobytes()
+    code, encode = code_of(dtype)
+    assert struct.pack(f"<{code}", encode(value)) == np.asarray(value, DTYPES[dtype].numpy).tobytes()
 
 
 def test_without_a_gpu(monkeypatch):
@@ -266,31 +278,3 @@ def test_without_a_gpu(monkeypatch):
     assert cuda.compute_capability() is None
     with pytest.raises(LaunchError, match="this machine has no NVIDIA GPU"), cuda.using_device(0):
         pass
-
-
-def test_a_call_compiles_once_for_each_layout(driver, tmp_path, monkeypatch):
-    from mosaic_compile.runtime import call
-
-    monkeypatch.setenv("MOSAIC_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(cuda, "compute_capability", lambda device=0: (9, 0))
-    monkeypatch.setattr(cuda, "device_of", lambda address: 0)
-    call._target.cache_clear()
-
-    @mc.kernel(grid=lambda N: (mc.cdiv(N, 64),))
-    def copy(x: mc.f32["N"], out: mc.Out[mc.f32["N"]]):
-        i = mc.program_id(0)
-        mc.store(out, i, mc.load(x, i, 64))
-
-    class OnGpu:
-        def __init__(self, size, offset):
-            self.__cuda_array_interface__ = {
-                "typestr": "<f4",
-                "shape": (size,),
-                "data": (ADDRESS + offset, False),
-            }
-
-    for size, offset in ((64, 0), (128, 0), (65, 0), (64, 0), (64, 0x8004)):
-        copy(OnGpu(size, 0x100000 + offset), OnGpu(size, 0x200000))
-    call._target.cache_clear()
-    assert len(driver.of("cuModuleLoadData")) == 3  # sizes of 16, other sizes, an address of 4
-    assert len(driver.of("cuLaunchKernelEx")) == 5

@@ -1,0 +1,155 @@
+"""Calls like one before: what decides how a call is prepared, without looking at more of it.
+
+A call's form has the types, shapes, strides, devices and the alignment of its arrays, and its constants. Preparations are kept by
+form; addresses and scalars are filled in for each call.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from mosaic_compile.errors import ArgumentError
+from mosaic_compile.language.arrays import ArrayParam, ConstParam, ScalarParam
+from mosaic_compile.language.dtypes import i4
+from mosaic_compile.language.specialization import ALIGNMENT, OPTIONS
+
+from . import streams, threads
+from .arguments import Bound, check_scalar
+from .arrays import NUMPY, TORCH, describe, library_of
+
+REMEMBERED = 4096  # calls whose preparation is kept
+
+_ARRAY, _SCALAR, _CONSTANT = "array", "scalar", "constant"
+
+
+@functools.cache
+def _parameters(
+    kernel: Any,
+) -> tuple[tuple[tuple[str, str, Any], ...], Mapping[str, tuple[str, str, Any]]]:
+    kinds = {ArrayParam: _ARRAY, ScalarParam: _SCALAR, ConstParam: _CONSTANT}
+    listed = tuple((p.name, kinds[type(p)], p) for p in kernel.signature.params)
+    by_name = {p[0]: p for p in listed} | {name: (name, _CONSTANT, None) for name in OPTIONS}
+    return listed, by_name
+
+
+class Form(NamedTuple):
+    """key: what decides how a call is prepared; addresses, scalars: what does not.
+
+    streams: CUDA streams that compute arrays, where arrays say so. owners: what keeps arrays of other libraries alive.
+    """
+
+    key: tuple[Hashable, ...]
+    addresses: dict[str, int]
+    scalars: dict[str, Any]
+    streams: Sequence[int]
+    owners: Sequence[Any]
+
+
+def form_of(kernel: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Form | None:
+    """A call's form; None where that takes a closer look: i4 to be packed, and calls that may be mistaken.
+
+    kernel: what has the signature of one.
+    """
+    listed, by_name = _parameters(kernel)
+    if len(args) > len(listed):
+        return None
+    given: Iterable[tuple[tuple[str, str, Any], Any]] = zip(listed, args)
+    if kwargs:
+        if not kwargs.keys() <= by_name.keys():
+            return None
+        given = itertools.chain(given, ((by_name[name], value) for name, value in kwargs.items()))
+    key: list[Any] = [kernel, threads.get_num_threads()]
+    addresses: dict[str, int] = {}
+    scalars: dict[str, Any] = {}
+    producers: list[int] = []
+    owners: list[Any] = []
+    try:
+        for (name, kind, declared), value in given:
+            key.append(name)
+            if kind is _ARRAY:
+                if value is None:
+                    continue
+                library = library_of(value)
+                if library is TORCH:
+                    address = value.data_ptr()
+                    key += (
+                        address % ALIGNMENT,
+                        value.shape,
+                        value.stride(),
+                        value.dtype,
+                        value.device,
+                        value.is_neg(),
+                    )
+                elif library is NUMPY:
+                    if value.dtype == i4.numpy:
+                        return None
+                    address = value.__array_interface__["data"][0]
+                    key += (
+                        address % ALIGNMENT,
+                        value.shape,
+                        value.strides,
+                        value.dtype,
+                        value.flags.writeable,
+                    )
+                else:
+                    info = describe(value, name)
+                    address = info.address
+                    key += (address % ALIGNMENT, info.shape, info.strides, info.dtype.name)
+                    key += (info.device, info.device_index, info.writable)
+                    owners.append(info.owner)
+                    if info.stream is not None:
+                        producers.append(info.stream)
+                addresses[name] = address
+            elif kind is _SCALAR:
+                scalars[name] = check_scalar(declared, value)
+            else:
+                key += (type(value), value)
+    except (ArgumentError, RuntimeError, AttributeError):  # a mistake, which a closer look explains
+        return None
+    return Form(tuple(key), addresses, scalars, producers, owners)
+
+
+_prepared: dict[Hashable, Any] = {}
+
+
+def run_like_before(form: Form) -> bool:
+    """Runs a call whose preparation is known; False where it is not."""
+    try:
+        prepared = _prepared.get(form.key)
+    except TypeError:  # a constant that cannot be hashed
+        return False
+    if prepared is None:
+        return False
+    run(prepared, form)
+    return True
+
+
+def run(prepared: Any, form: Form) -> None:
+    """Runs a preparation on the arrays of a call; raises ArgumentError and LaunchError."""
+    if not form.streams:
+        prepared.run(form.addresses, form.scalars)
+        return
+    with streams.meeting(form.streams, prepared.launcher.device) as stream:
+        prepared.run(form.addresses, form.scalars, stream)
+
+
+def run_bound(prepared: Any, bound: Bound, form: Form | None = None) -> None:
+    """Runs a preparation on a call's arguments, and keeps it for calls of that form."""
+    if form is not None:
+        if len(_prepared) >= REMEMBERED:
+            _prepared.clear()
+        with suppress(TypeError):  # a constant that cannot be hashed
+            _prepared[form.key] = prepared
+    run(prepared, of_bound(bound))
+
+
+def of_bound(bound: Bound) -> Form:
+    """A form that only runs: without a key."""
+    infos = bound.arrays
+    addresses = {name: info.address for name, info in infos.items()}
+    producers = [info.stream for info in infos.values() if info.stream is not None]
+    return Form((), addresses, dict(bound.scalars), producers, [info.owner for info in infos.values()])
