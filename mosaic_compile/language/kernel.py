@@ -18,6 +18,7 @@ from .symbolic import Symbol
 
 if TYPE_CHECKING:
     from mosaic_compile.check import CheckReport
+    from mosaic_compile.runtime.launchable import Launchable
     from mosaic_compile.sanitizer import Report
 
 Grid = tuple[int, ...] | Callable[..., Any]
@@ -87,9 +88,24 @@ class Kernel:
         return f"<kernel {self.name} at {self.span}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
+        self._call(self, args, kwargs)
+
+    @functools.cached_property
+    def _call(self) -> Callable[..., None]:
         from mosaic_compile.runtime.call import call
 
-        call(self, args, kwargs)
+        return call
+
+    def compile(self, *args: Any, **kwargs: Any) -> Launchable:
+        """Compiles for these arguments and loads the code, without running it: `run = kernel.compile(a, b, c)`.
+
+        `run(a, b, c)` launches it on arrays of the same types, shapes, strides, devices and alignment, in less time
+        than a call of the kernel, and never compiles. It has `constants`, `resources`, `artifact` and `manifest`.
+        Raises ArgumentError, LaunchError and the compiler's errors.
+        """
+        from mosaic_compile.runtime.launchable import compile_for
+
+        return compile_for(self, args, kwargs)
 
     def __getitem__(self, grid: Any) -> NoReturn:
         """`kernel[grid](…)`, as other languages launch."""

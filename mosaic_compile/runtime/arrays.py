@@ -59,16 +59,18 @@ _BY_TORCH = {
 NUMPY, TORCH, OTHER = "numpy", "torch", "other"
 
 
-_libraries: dict[type, str] = {}
+known_libraries: dict[type, str] = {}
 
 
 def library_of(value: Any) -> str:
     """Whose array a value is: NumPy's, PyTorch's (subclasses count), or another's."""
     kind = type(value)
-    if kind not in _libraries:
+    if kind not in known_libraries:
         modules = {base.__module__.partition(".")[0] for base in kind.__mro__}
-        _libraries[kind] = NUMPY if issubclass(kind, np.ndarray) else TORCH if "torch" in modules else OTHER
-    return _libraries[kind]
+        known_libraries[kind] = (
+            NUMPY if issubclass(kind, np.ndarray) else TORCH if "torch" in modules else OTHER
+        )
+    return known_libraries[kind]
 
 
 def is_array(value: Any) -> bool:

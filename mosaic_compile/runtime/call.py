@@ -11,8 +11,9 @@ from typing import Any
 from mosaic_compile import driver, targets
 from mosaic_compile.artifact import Artifact
 from mosaic_compile.errors import LaunchError
-from mosaic_compile.language.kernel import Kernel
+from mosaic_compile.language.kernel import Candidate, Kernel
 from mosaic_compile.language.specialization import Specialization
+from mosaic_compile.tuning.lookup import entry_for
 
 from . import cuda, forms
 from .arguments import Bound, bind, place_of, specialize_call
@@ -46,12 +47,18 @@ def loaded(kernel: Kernel, bound: Bound) -> Any:
 
     From memory, from disk, or compiled now.
     """
-    kind, number = place_of(bound)
-    if kind == HOST:
+    target, number = target_of(bound)
+    if number is None:
         from .cpu import Program  # LLVM takes its time to load
 
-        return _loaded(kernel, bound, targets.host_cpu(), Program, None)
-    return _loaded(kernel, bound, _target(number), lambda artifact: Launcher(artifact, number), number)
+        return _loaded(kernel, bound, target, Program, None)
+    return _loaded(kernel, bound, target, lambda artifact: Launcher(artifact, number), number)
+
+
+def target_of(bound: Bound) -> tuple[targets.Target, int | None]:
+    """What a call is compiled for: the GPU that holds its arrays, with its number, or this machine's CPU."""
+    kind, number = place_of(bound)
+    return (targets.host_cpu(), None) if kind == HOST else (_target(number), number)
 
 
 def _loaded(
@@ -61,14 +68,15 @@ def _loaded(
     load: Callable[[Artifact], Any],
     device: int | None,
 ) -> Any:
-    spec = specialize_call(kernel, bound)
-    key = (kernel, device, _key(spec))
+    tuned = entry_for(kernel, bound, target, device)
+    spec = specialize_call(kernel, bound, tuned)
+    key = (kernel, device, tuned is None, _key(spec))
     found = _compiled.get(key)
     if found is None:
         with _lock:
             found = _compiled.get(key)
             if found is None:
-                found = _compiled[key] = load(_compile(kernel, spec, bound, target))
+                found = _compiled[key] = load(_compile(kernel, spec, bound, target, tuned))
     return found
 
 
@@ -90,9 +98,11 @@ def _target(device: int) -> targets.Target:
     return targets.GPUS[name]
 
 
-def _compile(kernel: Kernel, spec: Specialization, bound: Bound, target: targets.Target) -> Artifact:
-    """The artifact; where the call sets nothing that `tune` does, its first entry that fits the target is taken."""
+def _compile(
+    kernel: Kernel, spec: Specialization, bound: Bound, target: targets.Target, tuned: Candidate | None
+) -> Artifact:
+    """The artifact. Where neither the call nor tuning says which entry of `tune`, it is the first that fits the target."""
     compilation = driver.Compilation(target)
     entries = kernel.candidates(target.machine, bound.given)
-    specs = [specialize_call(kernel, bound, entry) for entry in entries]
+    specs = [spec] if tuned is not None else [specialize_call(kernel, bound, entry) for entry in entries]
     return driver.first_that_fits(specs, lambda s: driver.cached_artifact(kernel, s, compilation))[1]

@@ -19,7 +19,7 @@ from mosaic_compile.language.specialization import ALIGNMENT, OPTIONS
 
 from . import streams, threads
 from .arguments import Bound, check_scalar
-from .arrays import NUMPY, TORCH, describe, library_of
+from .arrays import NUMPY, TORCH, describe, known_libraries, library_of
 
 REMEMBERED = 4096  # calls whose preparation is kept
 
@@ -73,7 +73,7 @@ def form_of(kernel: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Form
             if kind is _ARRAY:
                 if value is None:
                     continue
-                library = library_of(value)
+                library = known_libraries.get(type(value)) or library_of(value)
                 if library is TORCH:
                     address = value.data_ptr()
                     key += (
