@@ -2,113 +2,47 @@
 
     import mosaic_compile as mc
 
-docs/language.md lists everything that is here.
+docs/language.md lists everything that is here. The names come from api.py when the first of them is used, so that a process
+that only runs artifacts, by `mc.load(DIR)`, never imports the compiler.
 """
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from .artifact import Artifact
-from .driver import compile
-from .errors import MosaicError
-from .language.arrays import ArraySpec, Const, In, InOut, Out
-from .language.dtypes import (
-    DType,
-    DTypeVar,
-    bf16,
-    bool_,
-    f8e4m3,
-    f8e5m2,
-    f16,
-    f32,
-    f64,
-    i4,
-    i8,
-    i16,
-    i32,
-    i64,
-    u8,
-    u32,
-)
-from .language.kernel import Kernel, kernel
-from .language.loops import range_ as range
-from .language.loops import static_range
-from .language.numbers import cdiv, maximum, minimum
-from .language.ops import (
-    abs,
-    all,
-    any,
-    argmax,
-    argmin,
-    atomic_add,
-    bitcast,
-    broadcast_to,
-    cat,
-    ceil,
-    clamp,
-    convert,
-    cos,
-    cumprod,
-    cumsum,
-    device_print,
-    dot,
-    dot4,
-    erf,
-    exp,
-    exp2,
-    expand_dims,
-    floor,
-    fma,
-    full,
-    gather,
-    iota,
-    load,
-    log,
-    log2,
-    max,
-    mean,
-    min,
-    num_programs,
-    ones,
-    permute,
-    philox,
-    prod,
-    program_id,
-    random_bits,
-    random_normal,
-    random_uniform,
-    reduce,
-    reshape,
-    rsqrt,
-    scan,
-    scatter,
-    scatter_add,
-    sigmoid,
-    sin,
-    split,
-    sqrt,
-    store,
-    sum,
-    tanh,
-    transpose,
-    where,
-    zeros,
-)
-from .runtime.threads import get_num_threads, set_num_threads
-
-# The names that PyTorch and NumPy users type first.
-float64, float32, float16, bfloat16 = f64, f32, f16, bf16
-int64, int32, int16, int8, uint8 = i64, i32, i16, i8, u8
-float8_e4m3fn, float8_e5m2 = f8e4m3, f8e5m2
-
 __version__ = "0.1.0"
 
+if _TYPE_CHECKING:
+    from .api import *
+else:
+    import importlib as _importlib
+    import importlib.util as _util
+    import sys as _sys
 
-if not _TYPE_CHECKING:  # which would take every name to be here
+    def _load_names():
+        from . import api
+
+        names = {name: value for name, value in vars(api).items() if not name.startswith("_")}
+        globals().update(names)
+        return names
 
     def __getattr__(name):
-        """For a name that is not here: what to write instead."""
+        """A public name, or a module of this package; for what is neither: what to write instead."""
+        if name.startswith("__") and name != "__all__":
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+        if _util.find_spec(f"{__name__}.{name}") is not None:
+            return _importlib.import_module(f"{__name__}.{name}")
+        if name == "load" and f"{__name__}.api" not in _sys.modules:
+            from .runtime.load import load
+
+            return load
+        names = _load_names()
+        if name == "__all__":
+            return sorted(names)
+        if name in names:
+            return names[name]
         from .language.habits import in_module
 
-        known = [n for n in globals() if not n.startswith("_")]
-        help = None if name.startswith("_") else in_module(name, known)
+        help = None if name.startswith("_") else in_module(name, list(names))
         raise AttributeError(f"mc has no '{name}'" + (f": {help}" if help else ""))
+
+    def __dir__():
+        return sorted({*globals(), *_load_names()})
