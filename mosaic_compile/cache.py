@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import filelock
@@ -44,18 +45,18 @@ def key(*parts: str) -> str:
     return digest.hexdigest()[:32]
 
 
+def look_up(name: str) -> Artifact | None:
+    """The cached artifact of that name; None where there is none."""
+    return _load(folder() / name)
+
+
 def get_or_make(name: str, make: Callable[[], Artifact]) -> Artifact:
     """The cached artifact of that name, or a new one; of processes that ask at once, one makes it."""
     root = folder()
     found = _load(root / name)
     if found is not None:
         return found
-    lock = filelock.FileLock(root / f"{name}.lock")
-    try:
-        lock.acquire()
-    except OSError as error:
-        raise _unusable(root, error) from None
-    try:
+    with locked(root / f"{name}.lock"):
         found = _load(root / name)
         if found is not None:
             return found
@@ -63,6 +64,21 @@ def get_or_make(name: str, make: Callable[[], Artifact]) -> Artifact:
         artifact = make()
         artifact.save(root / name)
         return artifact
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Waits until no other process or thread is inside with the same file; raises CacheError where it cannot be written.
+
+    The system takes the lock from a process that ends, however it ends.
+    """
+    lock = filelock.FileLock(file)
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise _unusable(file.parent, error) from None
+    try:
+        yield
     finally:
         lock.release()
 

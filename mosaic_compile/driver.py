@@ -20,7 +20,7 @@ from .frontend import trace
 from .language.arrays import ArrayParam, Param, ScalarParam
 from .language.kernel import Kernel
 from .language.specialization import Specialization
-from .mlir import ir
+from .mlir import ir, new_context
 from .passes import Pass
 from .passes.choose_memory_path import check_paths
 from .stages import PassStage, Session, Stage
@@ -177,6 +177,19 @@ def _run_stages(
         session.recorder.record(
             "tile", "trace", "mlir", state.operation.get_asm(), milliseconds, _located(state)
         )
+    results, signature = _through(stages, state, compilation, session)
+    artifact = (
+        _artifact(kernel, spec, compilation, session, results, signature)
+        if len(results) == len(stages)
+        else None
+    )
+    return Outcome(results, artifact, tuple(session.timings))
+
+
+def _through(
+    stages: Sequence[Stage], state: Any, compilation: Compilation, session: Session
+) -> tuple[dict[str, str | bytes], dict[str, Any]]:
+    """Each stage's result, as far as `compilation.until`, and what the lowered function says of itself."""
     results: dict[str, str | bytes] = {}
     signature: dict[str, Any] = {}
     for stage in stages:
@@ -189,12 +202,7 @@ def _run_stages(
             signature = _function_description(state) or signature
         if stage.name == compilation.until:
             break
-    artifact = (
-        _artifact(kernel, spec, compilation, session, results, signature)
-        if len(results) == len(stages)
-        else None
-    )
-    return Outcome(results, artifact, tuple(session.timings))
+    return results, signature
 
 
 def _override(stage: Stage, file: Path, state: Any, session: Session) -> Any:
@@ -375,22 +383,61 @@ def cached_artifact(kernel: Kernel, spec: Specialization, compilation: Compilati
     count), the target's pipeline with its options, the versions, the compiler's own text, and Triton's settings.
     """
     traced = trace(kernel, spec)
-    text = traced.operation.get_asm(enable_debug_info=True)
-    target = compilation.target
-    about = json.dumps([_about(kernel, spec, target), kernel.function.__doc__, versions(target)], default=str)
-    settings = repr(sorted((k, v) for k, v in os.environ.items() if k.startswith(_BACKEND_SETTINGS)))
-    name = cache.key(text, repr(pipeline(compilation)), repr(target), about, _compiler_text(), settings)
 
     def make() -> Artifact:
         artifact = compile_kernel(kernel, spec, compilation, traced).artifact
         assert artifact is not None
         return artifact
 
-    return cache.get_or_make(name, make)
+    return cache.get_or_make(cache_key(kernel, spec, compilation, traced), make)
+
+
+def cache_key(kernel: Kernel, spec: Specialization, compilation: Compilation, traced: ir.Module) -> str:
+    """The name of a compiled kernel in the cache: see `cached_artifact`."""
+    text = traced.operation.get_asm(enable_debug_info=True)
+    target = compilation.target
+    about = json.dumps([_about(kernel, spec, target), kernel.function.__doc__, versions(target)], default=str)
+    settings = repr(sorted(backend_settings().items()))
+    return cache.key(text, repr(pipeline(compilation)), repr(target), about, _compiler_text(), settings)
 
 
 # Environment variables by which Triton and LLVM make other code.
 _BACKEND_SETTINGS = ("TRITON_", "LLVM_", "MLIR_", "DISABLE_", "NVPTX_", "AMDGCN_", "PTXAS_", "USE_IR_LOC")
+
+
+def backend_settings() -> dict[str, str]:
+    """This process's variables of that kind."""
+    return {name: value for name, value in os.environ.items() if name.startswith(_BACKEND_SETTINGS)}
+
+
+# Compiling in another process: there go a kernel's text and options, from there comes what makes the artifact here, where the
+# kernel is. Kernels themselves are not pickled.
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What the stages gave: their results, what the lowered function says of itself, what the back end told."""
+
+    results: Mapping[str, str | bytes]
+    signature: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+
+
+def compile_text(text: str, options: Mapping[str, Any], target: Target) -> Compiled:
+    """Compiles a traced kernel, given as MLIR's text with locations; raises a MosaicError as `compile_kernel` does."""
+    compilation, session = Compilation(target), Session(target, options)
+    with new_context():
+        module = ir.Module.parse(text)
+    results, signature = _through(pipeline(compilation), module, compilation, session)
+    return Compiled(results, signature, session.metadata)
+
+
+def artifact_of(
+    kernel: Kernel, spec: Specialization, compilation: Compilation, compiled: Compiled
+) -> Artifact:
+    """The artifact of what `compile_text` made of the kernel."""
+    session = Session(compilation.target, spec.options, metadata=dict(compiled.metadata))
+    return _artifact(kernel, spec, compilation, session, compiled.results, compiled.signature)
 
 
 @functools.cache

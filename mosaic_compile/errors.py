@@ -236,6 +236,10 @@ class LaunchError(MosaicError):
     """A compiled kernel that could not be started with these arguments."""
 
 
+class TuningError(MosaicError):
+    """A kernel of which no candidate can be compiled and run."""
+
+
 class InterpreterError(MosaicError):
     """IR that cannot be interpreted, or a program that failed while it was: then `program` is its place in the grid."""
 

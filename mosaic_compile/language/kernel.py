@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mosaic_compile.check import CheckReport
     from mosaic_compile.runtime.launchable import Launchable
     from mosaic_compile.sanitizer import Report
+    from mosaic_compile.tuning.report import TuningReport
 
 Grid = tuple[int, ...] | Callable[..., Any]
 Candidate = Mapping[str, Any]  # constants and compiler options worth trying together
@@ -171,6 +172,23 @@ class Kernel:
         from mosaic_compile.runtime.arguments import bind
 
         return check(self, bind(self, args, kwargs), target)
+
+    def autotune(
+        self, *args: Any, candidates: Sequence[Candidate] = (), progress: bool | None = None, **kwargs: Any
+    ) -> TuningReport:
+        """Finds the fastest entry of `tune` for these arguments on the machine that holds them, and keeps it.
+
+        Works on copies of what the kernel writes: the caller's arrays stay as they are. Calls whose dimensions round up to
+        the same powers of two, with arrays of the same types and layouts, take the kept entry from now on, in other
+        processes too; docs/tuning.md says more. print(report) shows a table.
+
+        candidates: entries to try beside those of `tune`. progress: whether to show on standard error what happens; None:
+        where that is a terminal.
+        Raises ArgumentError, and TuningError where no candidate can be compiled and run.
+        """
+        from mosaic_compile.tuning.autotune import autotune
+
+        return autotune(self, args, kwargs, candidates, progress)
 
     @property
     def defaults(self) -> dict[str, Any]:

@@ -116,6 +116,11 @@ def form_of(kernel: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Form
 _prepared: dict[Hashable, Any] = {}
 
 
+def forget() -> None:
+    """Lets the next call of each form be prepared anew."""
+    _prepared.clear()
+
+
 def run_like_before(form: Form) -> bool:
     """Runs a call whose preparation is known; False where it is not."""
     try:
