@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from . import __version__, cli_check, passes, targets
+from . import __version__, cli_check, cli_tune, passes, targets
+from .artifact import Artifact
 from .driver import (
     Compilation,
     Outcome,
@@ -111,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--timing", action="store_true", help="print where the time goes")
     p.add_argument("--debug", action="store_true", help="show Python tracebacks of the compiler")
     p.add_argument("--version", action="version", version=f"mosaic-compile {__version__}")
-    cli_check.add_options(p)
+    cli_tune.add_options(cli_check.add_options(p))
     return p
 
 
@@ -174,7 +175,8 @@ def run(options: argparse.Namespace) -> int:
         check_file(options.file)
     elif not options.print_pipeline:
         raise UsageError("no kernel file is given", "mosaic-compile kernel.py --target sm90")
-    if cli_check.wants(options):
+    tunes = cli_tune.wants(options)
+    if cli_check.wants(options) or tunes:
         return _run_kernels(options)
     compilation = Compilation(
         _target(options),
@@ -232,7 +234,7 @@ def _kernels(options: argparse.Namespace) -> dict[str, Kernel]:
 
 
 def _run_kernels(options: argparse.Namespace) -> int:
-    """--check and --sanitize."""
+    """--check, --sanitize and --tune."""
     from .check.inputs import Wanted
 
     if options.target is not None:
@@ -251,7 +253,14 @@ def _run_kernels(options: argparse.Namespace) -> int:
         chosen = {name: file for name, file in files.items() if name in arrays or not several}
         return Wanted(own.given, own.dims, own.multiples, own.arrays, chosen, options.seed or 0)
 
-    return cli_check.run(options, kernels, wanted)
+    if not options.tune:
+        return cli_check.run(options, kernels, wanted)
+
+    def describe(name: str, spec: Specialization, artifact: Artifact) -> None:
+        _print_artifact(name, spec, Outcome({}, artifact, ()))
+
+    cli_tune.run(options, _target(options), kernels, wanted, describe)
+    return 0
 
 
 def _target(options: argparse.Namespace) -> targets.Target:

@@ -28,7 +28,7 @@ _NOT_WITH = {
 }  # fmt: skip
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group = parser.add_argument_group(
         "running kernels, instead of compiling them, on arrays of random numbers",
         "Scalars are given by --set too. Dimensions that --shape does not give are a little more than a tile.",
@@ -55,11 +55,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --sanitize: also count the elements of each access outside of its array",
     )
+    return group
 
 
 def wants(options: argparse.Namespace) -> bool:
-    """Whether kernels are to be run rather than compiled; raises UsageError for options that do not fit together."""
+    """Whether kernels are to be checked or sanitized; raises UsageError for options that do not fit together."""
     running = options.check or options.sanitize
+    given_arrays = running or options.tune
     mode = "--check" if options.check else "--sanitize"
     for name, option in _NOT_WITH.items():
         if running and getattr(options, name):
@@ -67,12 +69,14 @@ def wants(options: argparse.Namespace) -> bool:
     for option, given, needs, there in (
         ("--check-image", options.check_image, "--check", options.check),
         ("--clipped", options.clipped, "--sanitize", options.sanitize),
-        ("--seed", options.seed is not None, "--check or --sanitize", running),
-        ("--input", options.input, "--check or --sanitize", running),
+        ("--seed", options.seed is not None, "--check, --sanitize or --tune", given_arrays),
+        ("--input", options.input, "--check, --sanitize or --tune", given_arrays),
     ):
         if given and not there:
-            raise UsageError(f"{option} needs {needs}", f"mosaic-compile FILE {needs.split()[0]} {option} …")
-    if running and options.seed is not None and options.seed < 0:
+            raise UsageError(
+                f"{option} needs {needs}", f"mosaic-compile FILE {needs.split()[0].rstrip(',')} {option} …"
+            )
+    if options.seed is not None and options.seed < 0:
         raise UsageError(f"--seed is at least 0, not {options.seed}", "--seed 0")
     return running
 

@@ -19,6 +19,7 @@ from mosaic_compile.runtime.arrays import CUDA, HOST, ArrayInfo, as_numpy
 from mosaic_compile.runtime.launch import Launcher
 from mosaic_compile.runtime.packing import pack_i4, packed, unpack_i4
 from mosaic_compile.targets import Target
+from mosaic_compile.tuning.lookup import kept_for
 
 
 def gpu_of(bound: Bound, target: Target) -> int | None:
@@ -38,7 +39,11 @@ def why_not(target: Target) -> str:
 
 
 def best_fit(kernel: Kernel, bound: Bound, target: Target, gpu: int | None) -> Specialization:
-    """What a call would run: of the candidates the first one that fits the GPU, where there is one."""
+    """What a call would run: what tuning has found, else of the candidates the first one that fits the GPU, where it is here."""
+    if gpu is not None or target.name == targets.HOST:
+        tuned = kept_for(kernel, bound, target, gpu)
+        if tuned is not None:
+            return specialize_call(kernel, bound, tuned)
     entries = kernel.candidates(target.machine, bound.given)
     specs = [specialize_call(kernel, bound, entry) for entry in entries]
     if gpu is None:
@@ -63,7 +68,7 @@ def run_on_gpu(
     arrays = {name: arguments[name] for name in bound.arrays}
     with ExitStack() as stack:
         there = {
-            name: stack.enter_context(_on_gpu(bound.arrays[name], array, gpu))
+            name: stack.enter_context(on_gpu(bound.arrays[name], array, gpu))
             for name, array in arrays.items()
         }
         launcher(replace(bound, arrays=there))
@@ -83,7 +88,7 @@ def run_on_cpu(kernel: Kernel, spec: Specialization, target: Target, arguments: 
 
 
 @contextmanager
-def _on_gpu(info: ArrayInfo, array: np.ndarray, gpu: int) -> Iterator[ArrayInfo]:
+def on_gpu(info: ArrayInfo, array: np.ndarray, gpu: int) -> Iterator[ArrayInfo]:
     """An array's copy on a GPU, at an address with the same low bits; what is in it at the end is copied back."""
     low, high = info.extent
     shift = low % 256  # of what the driver allocates, addresses are multiples of 256

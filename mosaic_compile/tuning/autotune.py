@@ -31,10 +31,21 @@ def autotune(
 ) -> TuningReport:
     """See Kernel.autotune."""
     with packed(bind(kernel, args, kwargs)) as bound:
-        target, device = target_of(bound)
-        machine = machine_of(device)
-        with results.alone(machine.about):
-            return _tune_and_keep(kernel, bound, target, machine, candidates, progress)
+        return tune_bound(kernel, bound, *target_of(bound), candidates, progress)
+
+
+def tune_bound(
+    kernel: Kernel,
+    bound: Bound,
+    target: Target,
+    device: int | None,
+    candidates: Sequence[Candidate] = (),
+    progress: bool | None = None,
+) -> TuningReport:
+    """Tunes for a call whose arrays are on a GPU, or on the host where `device` is None; raises as Kernel.autotune does."""
+    machine = machine_of(device)
+    with results.alone(machine.about):
+        return _tune_and_keep(kernel, bound, target, machine, candidates, progress)
 
 
 def tune_first(kernel: Kernel, bound: Bound, target: Target, device: int | None) -> Candidate:
@@ -43,7 +54,10 @@ def tune_first(kernel: Kernel, bound: Bound, target: Target, device: int | None)
     with results.alone(machine.about):
         name = result_name(kernel, bound, target, machine.about)
         kept = None if name is None else results.look_up(name, kernel)
-        return kept.entry if kept else _tune_and_keep(kernel, bound, target, machine, (), None).best.entry
+        if kept is None:
+            return _tune_and_keep(kernel, bound, target, machine, (), None).best.entry
+    remember(kernel, bound, machine.about, kept.entry)
+    return kept.entry
 
 
 def _tune_and_keep(

@@ -22,24 +22,31 @@ _found: dict[tuple[Any, ...], Candidate | None] = {}
 
 
 def entry_for(kernel: Kernel, bound: Bound, target: Target, device: int | None) -> Candidate | None:
+    """What `kept_for` gives; with MOSAIC_AUTOTUNE=1 a call like none before is tuned now.
+
+    The call's arrays must be on the device. Raises as Kernel.autotune does.
+    """
+    found = kept_for(kernel, bound, target, device)
+    wanted = os.environ.get("MOSAIC_AUTOTUNE", "0") not in ("", "0")
+    if found is None and wanted and len(kernel.candidates(target.machine, bound.given)) > 1:
+        from .autotune import tune_first
+
+        return tune_first(kernel, bound, target, device)
+    return found
+
+
+def kept_for(kernel: Kernel, bound: Bound, target: Target, device: int | None) -> Candidate | None:
     """The entry that tuning has found for calls like this one; None where nothing is kept.
 
-    device: the number of the GPU; None for the CPU. With MOSAIC_AUTOTUNE=1 a call like none before is tuned now.
-    Once looked for, the answer stays for this process.
+    device: the number of the GPU; None for the CPU. Once looked for, the answer stays for this process.
     """
-    tunes = os.environ.get("MOSAIC_AUTOTUNE", "0") not in ("", "0")
-    if not tunes and not results.any_kept():
+    if not results.any_kept():
         return None
-    machine = machine_of(device)
-    key = _key(kernel, bound, machine.about)
+    about = machine_of(device).about
+    key = _key(kernel, bound, about)
     if key not in _found:
-        name = result_name(kernel, bound, target, machine.about)
+        name = result_name(kernel, bound, target, about)
         kept = None if name is None else results.look_up(name, kernel)
-        if kept is None and tunes and len(kernel.candidates(target.machine, bound.given)) > 1:
-            from .autotune import tune_first
-
-            _found[key] = tune_first(kernel, bound, target, device)
-            return _found[key]
         _found[key] = None if kept is None else kept.entry
     return _found[key]
 

@@ -19,7 +19,7 @@ from .arrays import array_sets
 from .candidates import Choice, choices, words
 from .compile import compile_all
 from .machine import Machine
-from .measure import BUDGET, FEWEST, FINAL, MOST, Ready, finals, measure
+from .measure import BUDGET, FEWEST, FINAL, MOST, Ready, finals, measure, wake
 from .report import Row, TuningReport
 
 Watch = Callable[[tuple[Row, ...], Mapping[int, str]], None]
@@ -113,7 +113,8 @@ def _compile(kernel: Kernel, target: Target, state: _State) -> dict[int, Artifac
 
 
 def _time(artifacts: Mapping[int, Artifact], bound: Bound, machine: Machine, state: _State) -> None:
-    programs, ready = {}, {}
+    programs: dict[int, Any] = {}
+    ready: dict[int, Ready] = {}
     for number in sorted(artifacts):
         try:
             programs[number] = machine.load(artifacts[number])
@@ -136,6 +137,8 @@ def _time(artifacts: Mapping[int, Artifact], bound: Bound, machine: Machine, sta
             best = min(row.microseconds for row in state.rows)
             try:
                 candidate = Ready(programs[number].prepare(copied), bound.scalars, sets, machine)
+                if not ready:
+                    wake(candidate)
                 state.set(number, state="timed", timing=measure(candidate, best))
                 ready[number] = candidate
             except MosaicError as error:
