@@ -54,11 +54,12 @@ class CpuTarget(Target):
     vector_registers: int
     caches: tuple[int, ...]  # from the one next to a core on
     # Whether these are instructions: conversions between f16 and f32; a * b + c rounded once; rounding to whole numbers;
-    # square roots.
+    # square roots; those of x86's AVX-512.
     f16: bool = True
     fma: bool = True
     rounding: bool = True
     sqrt: bool = True
+    avx512: bool = False
     libm: bool = True  # C's mathematical functions are there to call
     byte_products: str = ""  # what multiplies bytes, as passes/expand_dot4.py has it
     small_integers: bool = False  # vectors hold integers of up to 32 bits only
@@ -108,6 +109,7 @@ def _x86_64(level: int, description: str, features: str, vector: int, l2_kib: in
         vector,
         vector // 2,
         caches,
+        avx512=level >= 4,
         byte_products="pmaddwd",
     )
 
@@ -296,6 +298,7 @@ def host_cpu() -> CpuTarget:
         16 if x86 and not wide else 32,
         _caches() or (32 * KIB, 1024 * KIB),
         f16=features.get("f16c", False) if x86 else True,
+        avx512=wide,
         byte_products=_byte_products(features) if x86 else "",
         shared_library={"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so"),
     )

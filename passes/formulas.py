@@ -17,7 +17,7 @@ from mosaic_compile.mlir import ir
 from . import polynomials
 from .elements import element_of
 from .narrow_floats import Format
-from .numbers import Number, copy_sign, multiply_add, polynomial, square_root, where
+from .numbers import Number, copy_sign, multiply_add, polynomial, scaled, square_root, where
 
 # ln 2 and its inverse to 40 digits.
 LN2 = Fraction("0.6931471805599453094172321214581765680755")
@@ -31,27 +31,32 @@ def exp2(x: Number) -> Number:
     form = x.format
     x = _limited(x, -(form.bias + form.mantissa + 2), form.bias + 2)
     whole, n = _nearest_integer(x)
-    high, low = _in_parts(LN2, form)
     part = x - whole
-    r, lost = part * high, part * low
     if x.fused:
-        lost = multiply_add(part, low, multiply_add(part, high, -r))
-    return _scaled(_exp_minus_one(r, lost) + 1, n)
+        powers = [float(LN2**k) * c for k, c in enumerate((1, 1, *polynomials.EXP[form.width]))]
+        return _scaled(polynomial(part, powers), whole, n)
+    high, low = _in_parts(LN2, form)
+    r, lost = part * high, part * low
+    return _scaled(_exp_minus_one(r, lost) + 1, whole, n)
 
 
 def exp(x: Number) -> Number:
     """e^x = 2^n e^r, with n the whole number next to x / ln 2."""
     form = x.format
-    n, r, lost = _reduced(
-        _limited(x, -(form.bias + form.mantissa + 2) * float(LN2), (form.bias + 2) * float(LN2))
-    )
-    return _scaled(_exp_minus_one(r, lost) + 1, n)
+    x = _limited(x, -(form.bias + form.mantissa + 2) * float(LN2), (form.bias + 2) * float(LN2))
+    if x.fused:  # each step of Horner's rule rounds once: what r has rounded away is too little to matter
+        whole, n = _nearest_integer(x, float(LOG2_E))
+        high, low = _ln2_in_parts(form)
+        r = multiply_add(whole, -low, multiply_add(whole, -high, x))
+        return _scaled(polynomial(r, (1, 1, *polynomials.EXP[form.width])), whole, n)
+    whole, n, r, lost = _reduced(x)
+    return _scaled(_exp_minus_one(r, lost) + 1, whole, n)
 
 
 def _exp_of_sum(high: Number, low: Number) -> Number:
     """e^(high + low), more closely than exp: high is between the limits there, low within its rounding error."""
-    n, r, lost = _reduced(high)
-    return _scaled(_sum(r.constant(1), r, multiply_add(r * r, _exp_quotient(r), lost + low)), n)
+    whole, n, r, lost = _reduced(high)
+    return _scaled(_sum(r.constant(1), r, multiply_add(r * r, _exp_quotient(r), lost + low)), whole, n)
 
 
 def _exp_minus_one(r: Number, low: Number) -> Number:
@@ -67,7 +72,7 @@ def _exp_quotient(r: Number) -> Number:
 def expm1(x: Number) -> Number:
     """e^x - 1 = (2^n - 1) + 2^n (e^r - 1); at half its size, since 2^n itself may be too large."""
     form = x.format
-    n, r, lost = _reduced(_limited(x, -(form.mantissa + 3) * float(LN2), (form.bias + 1.25) * float(LN2)))
+    _, n, r, lost = _reduced(_limited(x, -(form.mantissa + 3) * float(LN2), (form.bias + 1.25) * float(LN2)))
     half = _power_of_two(n - 1, x)
     first = half - 0.5
     rest = multiply_add(half, multiply_add(r * r, _exp_quotient(r), lost), (half - first) - 0.5)
@@ -75,13 +80,13 @@ def expm1(x: Number) -> Number:
     return where(abs(x) < 2.0 ** -(form.mantissa + 2), x, result)
 
 
-def _reduced(x: Number) -> tuple[Number, Number, Number]:
-    """n, x - n ln 2, and what that has rounded away."""
-    whole, n = _nearest_integer(x * float(LOG2_E))
+def _reduced(x: Number) -> tuple[Number, Number, Number, Number]:
+    """n as a float and as an integer, x - n ln 2, and what that has rounded away."""
+    whole, n = _nearest_integer(x, float(LOG2_E))
     high, low = _ln2_in_parts(x.format)
     exact = multiply_add(whole, -high, x)
     r = multiply_add(whole, -low, exact)
-    return n, r, multiply_add(whole, -low, exact - r)
+    return whole, n, r, multiply_add(whole, -low, exact - r)
 
 
 def _ln2_in_parts(form: Format) -> tuple[float, float]:
@@ -102,13 +107,13 @@ def _limited(x: Number, low: float, high: float) -> Number:
     return where(x > high, high, x)
 
 
-def _nearest_integer(x: Number) -> tuple[Number, Number]:
-    """The whole number next to x, as a float and as an integer; |x| is below 2^(mantissa - 2).
+def _nearest_integer(x: Number, factor: float = 1.0) -> tuple[Number, Number]:
+    """The whole number next to factor * x, as a float and as an integer; it is below 2^(mantissa - 2).
 
     Adding 1.5 * 2^mantissa leaves no fraction: the sum's low bits are the number.
     """
     large = x.constant(1.5 * 2.0**x.format.mantissa)
-    total = x + large
+    total = x + large if factor == 1.0 else multiply_add(x, factor, large)
     return total - large, total.bits - large.bits
 
 
@@ -124,8 +129,10 @@ def _power_of_two(n: Number, like: Number) -> Number:
     return ((n + form.bias) << form.mantissa).as_float(like.value.type)
 
 
-def _scaled(x: Number, n: Number) -> Number:
-    """x 2^n in two steps, of which only the last may round."""
+def _scaled(x: Number, whole: Number, n: Number) -> Number:
+    """x 2^n, by an instruction or in two steps, of which only the last may round; `whole` is n as a float."""
+    if x.is_avx512:
+        return scaled(x, whole)
     half = n >> 1
     return x * _power_of_two(half, x) * _power_of_two(n - half, x)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mosaic_compile.mlir import arith, ir, math
+from mosaic_compile.mlir_llvm import intrinsic
 
 from .elements import element_of, splat_constant, with_element
 from .narrow_floats import FORMATS, Format, integer_type
@@ -14,13 +15,15 @@ from .narrow_floats import FORMATS, Format, integer_type
 
 @dataclass(frozen=True, eq=False)
 class Number:
-    """A float, an integer or a truth value. fused: whether a * b + c is one instruction, rounded once.
+    """A float, an integer or a truth value. fused: whether a * b + c is one instruction, rounded once. avx512: whether the
+    machine has AVX-512's instructions.
 
     A Python number beside it is a constant of its type. Floats compare ordered: false where one is NaN.
     """
 
     value: ir.Value
     fused: bool
+    avx512: bool = False
 
     @property
     def is_float(self) -> bool:
@@ -32,7 +35,12 @@ class Number:
         return FORMATS[str(element_of(self.value.type))]
 
     def with_value(self, value: ir.Value) -> Number:
-        return Number(value, self.fused)
+        return Number(value, self.fused, self.avx512)
+
+    @property
+    def is_avx512(self) -> bool:
+        """Whether AVX-512's own instructions take a vector of this type."""
+        return self.avx512 and str(self.value.type) in _SUFFIXES
 
     def constant(self, x: Any) -> Number:
         return x if isinstance(x, Number) else self.with_value(splat_constant(x, self.value.type))
@@ -155,6 +163,43 @@ def polynomial(x: Number, coefficients: Sequence[float]) -> Number:
     for coefficient in reversed(rest):
         total = multiply_add(total, x, coefficient)
     return total
+
+
+_SUFFIXES = {"vector<16xf32>": "ps.512", "vector<8xf64>": "pd.512"}
+_CURRENT_ROUNDING = 4
+_MINIMUM, _MAXIMUM = 4, 5  # of numbers with their signs
+
+
+def _avx512(name: str, x: Number, others: Sequence[ir.Value]) -> Number:
+    """An instruction of AVX-512's on all lanes of x and others: what it leaves where a lane is masked out is x."""
+    type_ = x.value.type
+    lanes = ir.IntegerType.get_signless(ir.VectorType(type_).shape[0])
+    last = [x.value, arith.constant(lanes, -1), _i32(_CURRENT_ROUNDING)]
+    full_name = f"llvm.x86.avx512.mask.{name}.{_SUFFIXES[str(type_)]}"
+    return x.with_value(intrinsic(full_name, type_, [x.value, *others, *last]))
+
+
+def _i32(number: int) -> ir.Value:
+    return arith.constant(ir.IntegerType.get_signless(32), number)
+
+
+def scaled(x: Number, exponent: Number) -> Number:
+    """x times 2 to the power of a whole number, rounded once, by AVX-512."""
+    return _avx512("scalef", x, [exponent.value])
+
+
+def maximum(a: Number, b: Number) -> Number:
+    """NaN where one of them is, and +0 above -0, by AVX-512."""
+    return _extremum(a, b, _MAXIMUM)
+
+
+def minimum(a: Number, b: Number) -> Number:
+    return _extremum(a, b, _MINIMUM)
+
+
+def _extremum(a: Number, b: Number, which: int) -> Number:
+    ordered = a._compare(arith.CmpFPredicate.ORD, None, b)
+    return where(ordered, _avx512("range", a, [b.value, _i32(which)]), a + b)
 
 
 def square_root(x: Number) -> Number:

@@ -5,8 +5,8 @@ tile that it was given: by the operation that computes it, where its destination
 the end, of all tiles in an order in which none is overwritten before it is read. Whether writing in place is right is
 bufferization's to decide, since all of this is still values.
 
-A tile that is stored as a whole, and used for nothing else, is computed in the array itself, if nothing else in the kernel reads
-or writes that array. Other programs may write the same elements: so only by an operation that writes each once, and reads none.
+A tile that is stored as a whole, and used for nothing else, is computed in the array itself, if nothing reads or writes that
+array before the store. Other programs may write the same elements: so only by an operation that writes each once, and reads none.
 """
 
 from __future__ import annotations
@@ -101,8 +101,7 @@ def _in_array(store: ir.Operation) -> None:
     maker, number = origin
     if maker != defining_op(value) or _reads(maker, number):
         return
-    has_one_access = sum(1 for use in subview.operands[0].uses if use.owner.name != "memref.dim") == 1
-    if maker.block != store.block or not has_one_access:
+    if maker.block != store.block or _is_accessed(subview.operands[0], maker, store):
         return
     needed = _after(maker, subview)
     if needed is None:
@@ -113,6 +112,28 @@ def _in_array(store: ir.Operation) -> None:
         maker.operands[number] = bufferization.to_tensor(
             maker.operands[number].type, view, restrict=True, writable=True
         )
+
+
+def _is_accessed(array: ir.Value, first: ir.Operation, last: ir.Operation) -> bool:
+    """Whether an operation between two of a block reads or writes an array."""
+    block = [o.operation for o in first.block.operations]
+    return any(
+        _array_of(operand) == array
+        for between in block[block.index(first) + 1 : block.index(last)]
+        for op in operations(between)
+        if op.name not in (*_VIEWS, "memref.dim")
+        for operand in op.operands
+    )
+
+
+_VIEWS = ("memref.subview", "memref.transpose", "memref.cast", "memref.reinterpret_cast")
+
+
+def _array_of(value: ir.Value) -> ir.Value:
+    """What a value is a view of, or the value itself."""
+    while (op := defining_op(value)) is not None and op.name in _VIEWS:
+        value = op.operands[0]
+    return value
 
 
 def _reads(op: ir.Operation, number: int) -> bool:
@@ -143,6 +164,8 @@ def _destination(value: ir.Value) -> tuple[ir.Operation, int] | None:
             return None
         value = op.operands[number]
         source = defining_op(value)
+        if source is not None and source.name == "tensor.extract_slice":
+            source = defining_op(source.operands[0])
         if source is not None and source.name == "tensor.empty":
             return op, number
     return None

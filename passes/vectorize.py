@@ -19,7 +19,7 @@ from mosaic_compile.mlir_tensors import memref, vector
 
 from .linalg_shape import index_constant
 from .views import Size, permuted
-from .walk import operations
+from .walk import defining_op, operations
 
 # A reduction's operation: the name that vector.reduction has for it.
 KINDS = {
@@ -27,7 +27,10 @@ KINDS = {
     "arith.addi": "add", "arith.muli": "mul", "arith.andi": "and", "arith.ori": "or", "arith.xori": "xor",
     "arith.maxsi": "maxsi", "arith.minsi": "minsi", "arith.maxui": "maxui", "arith.minui": "minui",
 }  # fmt: skip
+# Those whose vectors we reduce ourselves; the order makes no difference.
+LANE_BY_LANE = ("arith.maximumf", "arith.minimumf")
 SUMS = 4  # vectors that a sum is kept in: an addition takes about that many cycles
+EXTREMA = 8  # the same for a maximum: one that keeps NaN is several instructions where no single one does
 
 
 @dataclass(frozen=True)
@@ -254,17 +257,60 @@ def _row(
     if work.reduces[loop]:
         _reduce_row(work, body, loop, size, lanes, places)
         return
+
+    def part(width: int, place: ir.Value) -> None:
+        here = places | {loop: place}
+        if inner:
+            _carry(work, body, loop, width, inner, here)
+            return
+        for operand, value in zip(work.results, _compute(work, body, loop, width, here, None)):
+            _write(operand, value, here)
+
+    if not isinstance(size, int) and lanes > 1 and not inner and _can_be_repeated(work):
+        _overlapping_vectors(size, lanes, part)
+        return
     for start, end, width in _segments(size, lanes):
-        step = scf.ForOp(_value(start), _value(end), index_constant(width))
-        with ir.InsertionPoint(step.body):
-            here = places | {loop: step.induction_variable}
-            if inner:
-                _carry(work, body, loop, width, inner, here)
-            else:
-                values = _compute(work, body, loop, width, here, None)
-                for operand, value in zip(work.results, values):
-                    _write(operand, value, here)
-            scf.YieldOp([])
+        _loop(start, end, width, lambda place, width=width: part(width, place))
+
+
+def _loop(start: Size, end: Size, step: int, body: Callable[[ir.Value], None]) -> None:
+    loop = scf.ForOp(_value(start), _value(end), index_constant(step))
+    with ir.InsertionPoint(loop.body):
+        body(loop.induction_variable)
+        scf.YieldOp([])
+
+
+def _overlapping_vectors(size: ir.Value, lanes: int, part: Callable[[int, ir.Value], None]) -> None:
+    """A row whose last vector ends where the row does, and computes again what it shares with the one before."""
+    last = arith.subi(size, index_constant(lanes))
+    fits = scf.IfOp(arith.cmpi(arith.CmpIPredicate.sge, last, index_constant(0)), has_else=True)
+    with ir.InsertionPoint(fits.then_block):
+        _loop(0, size, lanes, lambda place: part(lanes, arith.minsi(place, last)))
+        scf.YieldOp([])
+    with ir.InsertionPoint(fits.else_block):
+        _loop(0, size, 1, lambda place: part(1, place))
+        scf.YieldOp([])
+
+
+def _can_be_repeated(work: Work) -> bool:
+    """Whether computing a part again gives the same: no output is read, nor lies where an input does."""
+    inputs = work.operands[: len(work.operands) - work.outputs]
+    if any(list(argument.uses) for argument in list(work.block.arguments)[-work.outputs :]):
+        return False
+    read = set().union(*(_memory_of(o.buffer) for o in inputs))
+    return not any(_memory_of(o.buffer) & read for o in work.results)
+
+
+def _memory_of(buffer: ir.Value) -> set[ir.Value]:
+    """What a buffer may be a part of: arrays, which share no memory where one is written, or the kernel's own memory."""
+    op = defining_op(buffer)
+    if op is None or not op.operands:
+        return {buffer}
+    if op.name == "scf.if":
+        number = ir.OpResult(buffer).result_number
+        ends = [list(region.blocks[0].operations)[-1] for region in op.regions]
+        return set().union(*(_memory_of(end.operands[number]) for end in ends))
+    return _memory_of(op.operands[0])
 
 
 def _carry(
@@ -296,13 +342,14 @@ def _reduce_row(
     combine = _reductions(work)
     assert combine is not None
     results = work.results
+    at_once = EXTREMA if all(op.name in LANE_BY_LANE for op in combine) else SUMS
     totals = [_read(o, loop, 1, places) for o in results]
     if not isinstance(size, int):
         totals = _reduce_elements(work, body, loop, size, places, totals)
     else:
         for start, end, width in _segments(size, lanes):
             assert isinstance(start, int) and isinstance(end, int)
-            many = SUMS if width == lanes else 1
+            many = at_once if width == lanes else 1
             while (end - start) % (many * width):
                 many //= 2
             totals = _reduce_vectors(work, body, combine, loop, width, many, start, end, places, totals)
@@ -361,7 +408,9 @@ def _reduce_vectors(
         while len(parts) > 1:
             parts = [_combined(op, a, b) for a, b in zip(parts[::2], parts[1::2])]
         value = parts[0]
-        if isinstance(value.type, ir.VectorType):
+        if op.name in LANE_BY_LANE:
+            value = _folded(op, value, width)
+        elif isinstance(value.type, ir.VectorType):
             kind = ir.Attribute.parse(f"#vector.kind<{KINDS[op.name]}>")
             reduction = vector.ReductionOp(total.type, kind, value)
             if "fastmath" in op.attributes:
@@ -369,6 +418,16 @@ def _reduce_vectors(
             value = reduction.result
         outcome.append(_combined(op, total, value))
     return outcome
+
+
+def _folded(op: ir.Operation, value: ir.Value, width: int) -> ir.Value:
+    """A vector's elements combined by halves: LLVM would go through them one by one."""
+    half = width
+    while half > 1:
+        half //= 2
+        turned = vector.shuffle(value, value, [(lane + half) % width for lane in range(width)])
+        value = _combined(op, value, turned)
+    return vector.extract(value, [], [0]) if width > 1 else value
 
 
 def _combined(op: ir.Operation, a: ir.Value, b: ir.Value) -> ir.Value:

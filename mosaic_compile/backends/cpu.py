@@ -13,6 +13,7 @@ from mosaic_compile.passes import (
     Upstream,
 )
 from mosaic_compile.passes.check_cpu_limits import CheckCpuLimits
+from mosaic_compile.passes.compute_inside import ComputeInside
 from mosaic_compile.passes.expand_copies import ExpandCopies
 from mosaic_compile.passes.matmul_to_vector import MatmulToVector
 from mosaic_compile.passes.place_buffers import PlaceBuffers
@@ -56,6 +57,7 @@ def program_stages(target: CpuTarget) -> tuple[PassStage, ...]:
     memory = PassStage(
         "memory",
         (
+            ComputeInside(),  # before destinations are chosen
             ReadInPlace(),  # both decide where tiles lie, which bufferization follows
             ReuseDestinations(),
             Upstream("one-shot-bufferize"),

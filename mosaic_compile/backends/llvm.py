@@ -44,7 +44,7 @@ def machine_stages(target: CpuTarget) -> tuple[Any, ...]:
     dialect = PassStage(
         "llvm-dialect",
         (
-            ExpandMath(target.fma, target.rounding, target.sqrt),
+            ExpandMath(target.fma, target.rounding, target.sqrt, target.avx512),
             ExpandNarrowFloats(
                 _lacking(target)
             ),  # after the functions of narrow numbers, which go through f32

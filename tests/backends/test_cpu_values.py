@@ -350,3 +350,72 @@ def test_programs_that_write_the_same():
         )
     finally:
         threads.set_num_threads(before)
+
+
+@mc.kernel(grid=lambda M: (M,))
+def extrema(x: mc.f32["M", "N"], high: mc.Out[mc.f32["M"]], low: mc.Out[mc.f32["M"]], *, BN: mc.Const = 256):
+    m = mc.program_id(0)
+    row = mc.load(x, (m, 0), (1, BN))
+    mc.store(high, m, row.max(1))
+    mc.store(low, m, row.min(1))
+
+
+def test_extrema_keep_nan_and_order_zeros():
+    """At every place of a row, as IEEE 754-2019 has it for maximum and minimum: by whole vectors and across their lanes."""
+    n = 256
+    x = np.full((4 * n, n), -1.0, np.float32)
+    place = np.arange(n)
+    x[place, place] = np.nan
+    x[n + place, place] = np.copysign(np.float32(np.nan), np.float32(-1))
+    x[2 * n : 3 * n] = -0.0
+    x[2 * n + place, place] = 0.0
+    x[3 * n :] = 0.0
+    x[3 * n + place, place] = -0.0
+    found = run(extrema, {"x": x, "high": np.empty(4 * n, np.float32), "low": np.empty(4 * n, np.float32)})
+    for name in ("high", "low"):
+        assert np.isnan(found[name][: 2 * n]).all()
+        assert (found[name][2 * n :] == 0).all()
+    assert not np.signbit(found["high"][2 * n :]).any()
+    assert np.signbit(found["low"][2 * n :]).all()
+
+
+@mc.kernel(grid=lambda N: (mc.cdiv(N, 64),))
+def exponentials(x: mc.f32["N"], e: mc.Out[mc.f32["N"]], two: mc.Out[mc.f32["N"]]):
+    n = mc.program_id(0)
+    block = mc.load(x, n, 64)
+    mc.store(e, n, mc.exp(block))
+    mc.store(two, n, mc.exp2(block))
+
+
+@pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered")
+def test_exponentials_by_instructions_of_this_machine():
+    """Every 40009th number of f32 and the edges: within 0.89 units in the last place (see expand_math.py), also of subnormal
+    results; infinity and zero exactly where they are nearest."""
+    edges = [
+        0,
+        -0.0,
+        np.inf,
+        -np.inf,
+        np.nan,
+        88.72283,
+        88.72284,
+        -103.97,
+        -104,
+        128,
+        127.99999,
+        -149,
+        -149.5,
+        -150,
+        -151,
+    ]
+    sampled = np.arange(0, 1 << 32, 40009, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    x = np.concatenate([np.array(edges, np.float32), sampled])
+    found = run(exponentials, {"x": x, "e": np.empty_like(x), "two": np.empty_like(x)})
+    for name, function in (("e", np.exp), ("two", np.exp2)):
+        wanted = function(x.astype(np.float64))
+        nearest = wanted.astype(np.float32)
+        np.testing.assert_array_equal(np.isnan(found[name]), np.isnan(nearest))
+        np.testing.assert_array_equal(np.isinf(found[name]), np.isinf(nearest))
+        finite = np.isfinite(nearest)
+        unit = np.ldexp(1.0, np.maximum(np.frexp(wanted[finite])[1] - 24, -149))
+        assert (np.abs(found[name][finite] - wanted[finite]) / unit).max() <= 0.89

@@ -175,10 +175,40 @@ def test_not_where_the_array_has_another_use(x: mc.f32[64], y: mc.f32["N"]):
 
 @checked(*PASS, multiples={"N": 16})
 @mc.kernel(grid=lambda N: (N // 16,))
-def test_not_where_the_array_is_read(y: mc.f32["N"]):
+def test_where_the_array_was_read_before(y: mc.f32["N"]):
+    # CHECK: memref.copy
+    # CHECK: %[[VIEW:.*]] = memref.subview %arg0[
+    # CHECK: %[[PLACE:.*]] = bufferization.to_tensor %[[VIEW]] restrict writable
+    # CHECK: linalg.generic {{.*}} outs(%[[PLACE]] :
+    mc.store(y, mc.program_id(0), mc.load(y, 2 * mc.program_id(0), 16) * 2.0)
+
+
+@checked(*PASS, multiples={"N": 16})
+@mc.kernel(grid=lambda N: (N // 16,))
+def test_not_where_the_array_is_read_before_the_store(x: mc.f32[64], y: mc.f32["N"], z: mc.f32["N"]):
     # CHECK: %[[EMPTY:.*]] = tensor.empty
     # CHECK: linalg.generic {{.*}} outs(%[[EMPTY]] :
-    mc.store(y, mc.program_id(0), mc.load(y, 2 * mc.program_id(0), 16) * 2.0)
+    # CHECK: memref.copy
+    p = mc.program_id(0)
+    tile = mc.load(x, 0, 16) * mc.load(x, 1, 16)
+    before = mc.load(y, p, 16)
+    mc.store(y, p, tile)
+    mc.store(z, p, before * 2.0)
+
+
+@checked(*PASS, multiples={"N": 16})
+@mc.kernel(grid=lambda N: (N // 16,))
+def test_in_each_branch(x: mc.f32[64], n: mc.i32, y: mc.f32["N"]):
+    # CHECK: scf.if
+    # CHECK: %[[ONE:.*]] = bufferization.to_tensor {{.*}} restrict writable
+    # CHECK: linalg.generic {{.*}} outs(%[[ONE]] :
+    # CHECK: else
+    # CHECK: %[[OTHER:.*]] = bufferization.to_tensor {{.*}} restrict writable
+    # CHECK: linalg.generic {{.*}} outs(%[[OTHER]] :
+    if n > 3:
+        mc.store(y, mc.program_id(0), mc.load(x, 0, 16) * mc.load(x, 1, 16))
+    else:
+        mc.store(y, mc.program_id(0), mc.load(x, 0, 16) + mc.load(x, 1, 16))
 
 
 @checked(*PASS, multiples={"N": 16})

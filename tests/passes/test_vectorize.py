@@ -42,25 +42,77 @@ def test_rows_and_what_is_left_of_them():
     )
 
 
+NEGATED = """
+    #id = affine_map<(i) -> (i)>
+    // CHECK-LABEL: func.func @kernel
+    CHECKS
+    func.func @kernel(%x: memref<?xf32>, %y: memref<?xf32>) {
+      linalg.generic {indexing_maps = [#id, #id], iterator_types = ["parallel"]}
+        ins(%x : memref<?xf32>) outs(%DESTINATION : memref<?xf32>) {
+      ^bb0(%a: f32, %out: f32):
+        %n = arith.negf %a : f32
+        linalg.yield %n : f32
+      }
+      return
+    }
+"""
+
+
 def test_sizes_known_at_run_time():
-    """Whole vectors, then single elements."""
+    """Whole vectors, of which the last ends where the row does; single elements where not one fits."""
+    checks = """
+    // CHECK: %[[N:.*]] = memref.dim %arg0
+    // CHECK: %[[LAST:.*]] = arith.subi %[[N]], %c8
+    // CHECK: %[[FITS:.*]] = arith.cmpi sge, %[[LAST]], %c0
+    // CHECK: scf.if %[[FITS]]
+    // CHECK: scf.for %[[I:.*]] = %c0 to %[[N]] step %c8
+    // CHECK: %[[PLACE:.*]] = arith.minsi %[[I]], %[[LAST]]
+    // CHECK: vector.store {{.*}}, %arg1[%[[PLACE]]]
+    // CHECK: else
+    // CHECK: scf.for %{{.*}} = %c0 to %[[N]] step %c1
+    // CHECK: memref.store
+    """
+    check(NEGATED.replace("CHECKS", checks).replace("DESTINATION", "y"), *PASS)
+
+
+def test_sizes_known_at_run_time_in_place():
+    """Nothing is negated twice: whole vectors, then single elements."""
+    checks = """
+    // CHECK: %[[N:.*]] = memref.dim %arg0
+    // CHECK: %[[REST:.*]] = arith.remui %[[N]], %c8
+    // CHECK: %[[WHOLE:.*]] = arith.subi %[[N]], %[[REST]]
+    // CHECK: scf.for %{{.*}} = %c0 to %[[WHOLE]] step %c8
+    // CHECK: vector.store
+    // CHECK: scf.for %{{.*}} = %[[WHOLE]] to %[[N]] step %c1
+    // CHECK: memref.store
+    """
+    check(NEGATED.replace("CHECKS", checks).replace("DESTINATION", "x"), *PASS)
+
+
+def test_a_maximum_is_folded_by_halves():
     check(
         """
         #id = affine_map<(i) -> (i)>
+        #none = affine_map<(i) -> ()>
         // CHECK-LABEL: func.func @kernel
-        // CHECK: %[[N:.*]] = memref.dim %arg0
-        // CHECK: %[[REST:.*]] = arith.remui %[[N]], %c8
-        // CHECK: %[[WHOLE:.*]] = arith.subi %[[N]], %[[REST]]
-        // CHECK: scf.for %{{.*}} = %c0 to %[[WHOLE]] step %c8
-        // CHECK: vector.store
-        // CHECK: scf.for %{{.*}} = %[[WHOLE]] to %[[N]] step %c1
-        // CHECK: memref.store
-        func.func @kernel(%x: memref<?xf32>, %y: memref<?xf32>) {
-          linalg.generic {indexing_maps = [#id, #id], iterator_types = ["parallel"]}
-            ins(%x : memref<?xf32>) outs(%y : memref<?xf32>) {
+        // CHECK-COUNT-8: vector.load
+        // CHECK: scf.for {{.*}} step %c64
+        // CHECK-COUNT-8: arith.maximumf {{.*}} : vector<8xf32>
+        // CHECK: scf.yield
+        // CHECK: vector.shuffle {{.*}} [4, 5, 6, 7, 0, 1, 2, 3]
+        // CHECK-NEXT: arith.maximumf {{.*}} : vector<8xf32>
+        // CHECK-NEXT: vector.shuffle {{.*}} [2, 3, 4, 5, 6, 7, 0, 1]
+        // CHECK-NEXT: arith.maximumf {{.*}} : vector<8xf32>
+        // CHECK-NEXT: vector.shuffle {{.*}} [1, 2, 3, 4, 5, 6, 7, 0]
+        // CHECK-NEXT: arith.maximumf {{.*}} : vector<8xf32>
+        // CHECK-NEXT: vector.extract {{.*}}[0]
+        // CHECK-NOT: vector.reduction
+        func.func @kernel(%x: memref<256xf32>, %y: memref<f32>) {
+          linalg.generic {indexing_maps = [#id, #none], iterator_types = ["reduction"]}
+            ins(%x : memref<256xf32>) outs(%y : memref<f32>) {
           ^bb0(%a: f32, %out: f32):
-            %n = arith.negf %a : f32
-            linalg.yield %n : f32
+            %m = arith.maximumf %out, %a : f32
+            linalg.yield %m : f32
           }
           return
         }
