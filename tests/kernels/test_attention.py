@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import mosaic_compile as mc
 from mosaic_compile.kernels import flash_attention, rope
 
+from .attention import assert_attention, weight_error
 from .helpers import (
     FLOATS,
     TARGETS,
@@ -37,6 +38,8 @@ def check_attention(
     target=None,
     *,
     causal=False,
+    window=0,
+    softcap=0.0,
     scale=None,
     lse=True,
     magnitude=1.0,
@@ -47,6 +50,7 @@ def check_attention(
     sums = {"lse": unwritten((b, h, s), "f32")} if lse else {}
     scale = float(np.float32(d**-0.5 if scale is None else scale))
     constants = {"BM": 16, "BN": 16, **constants}
+    options = dict(causal=causal, window=window, softcap=softcap)
     launch(
         flash_attention,
         q=q,
@@ -54,24 +58,15 @@ def check_attention(
         v=v,
         out=out,
         scale=scale,
-        causal=causal,
+        **options,
         **sums,
         **constants,
         target=target,
     )
-    expected, expected_lse = flash_attention.reference(q, k, v, scale, causal=causal)
-    # Weights are off by the rounding of their scores, and rounded to the element type before they meet the values.
-    wide = [np.repeat(abs(x.astype(np.float64)), r, 1) for x, r in ((q, 1), (k, h // hk), (v, h // hk))]
-    scores = scale * (wide[0] @ wide[1].swapaxes(2, 3)).max(initial=0, axis=(2, 3))[..., None, None]
-    weight = 2 * (d + 8) * U32 * scores + (t + 16) * U32
-    mean_of_magnitudes = flash_attention.reference(q, k, abs(v), scale, causal=causal)[0]
-    unit = roundoff(out.dtype)
-    bound = (2 * weight + unit) * mean_of_magnitudes + unit * abs(expected)
-    assert_within(out, expected, 1.01 * bound + least(out.dtype))
-    if lse:
-        with np.errstate(invalid="ignore"):
-            sum_bound = weight[..., 0] + 4 * U32 * abs(np.nan_to_num(expected_lse, neginf=0))
-        assert_within(sums["lse"], expected_lse, sum_bound)
+    expected, expected_lse = flash_attention.reference(q, k, v, scale, **options)
+    weight = weight_error(q, np.repeat(k, h // hk, 1), scale, softcap)
+    mean_of_magnitudes = flash_attention.reference(q, k, abs(v), scale, **options)[0]
+    assert_attention(out, sums.get("lse"), expected, expected_lse, mean_of_magnitudes, weight, q.dtype)
 
 
 @on_targets
@@ -114,6 +109,71 @@ def test_attention_without_lse(lse):
 @pytest.mark.parametrize("magnitude", [1e-3, 30])
 def test_attention_of_flat_and_steep_scores(magnitude, target):
     check_attention(s=20, t=70, scale=1.0, magnitude=magnitude, target=target)
+
+
+@on_targets
+@pytest.mark.parametrize("window", [1, 2, 16, 17, 31, 1000])
+@pytest.mark.parametrize("s,t", [(1, 1), (1, 40), (40, 40), (70, 50), (33, 90)])
+def test_attention_with_a_window(window, s, t, target):
+    """Of one key, of a block, longer than all; fewer keys than queries."""
+    check_attention(s=s, t=t, causal=True, window=window, target=target)
+
+
+@on_targets
+@pytest.mark.parametrize("blocks", [(16, 32), (32, 16), (64, 16)])
+@pytest.mark.parametrize("window", [3, 40, 64, 70])
+def test_attention_block_sizes_with_a_window(blocks, window, target):
+    check_attention(s=90, t=120, causal=True, window=window, BM=blocks[0], BN=blocks[1], target=target)
+
+
+@on_targets
+@pytest.mark.parametrize("softcap", [1e-3, 1.0, 30.0, 1e4])
+@pytest.mark.parametrize("window", [0, 20], ids=["all", "window"])
+def test_attention_with_a_soft_cap(softcap, window, target):
+    """Far below the scores, among them, and so far above that it changes nothing."""
+    check_attention(
+        s=20, t=50, causal=window > 0, window=window, softcap=softcap, scale=1.0, magnitude=3.0, target=target
+    )
+
+
+@given(
+    sizes=st.tuples(st.integers(0, 70), st.integers(0, 70)),
+    head=st.integers(1, 40),
+    window=st.integers(0, 80),
+    softcap=st.sampled_from([0.0, 0.5, 20.0]),
+    blocks=st.sampled_from([(16, 16), (32, 16), (16, 32)]),
+    target=st.sampled_from(TARGETS),
+)
+@examples(40)
+def test_attention_of_any_shape(sizes, head, window, softcap, blocks, target):
+    check_attention(
+        s=sizes[0],
+        t=sizes[1],
+        d=head,
+        causal=True,
+        window=window,
+        softcap=softcap,
+        BM=blocks[0],
+        BN=blocks[1],
+        target=target,
+    )
+
+
+def test_attention_with_a_window_reads_only_its_blocks():
+    """What lies in other blocks may be anything."""
+    q, k, v = (random(seed, (1, 1, 64, 16), "f32") for seed in (23, 24, 25))
+    expected = flash_attention.reference(q, k, v, 0.25, causal=True, window=8)[0]
+    k[:, :, :32] = v[:, :, :32] = np.nan
+    out = unwritten(q.shape, "f32")
+    launch(flash_attention, q=q, k=k, v=v, out=out, scale=0.25, causal=True, window=8, BM=16, BN=16)
+    np.testing.assert_allclose(out[:, :, 48:], expected[:, :, 48:], rtol=1e-5, atol=1e-6)
+
+
+def test_a_window_needs_causal():
+    q = random(17, (1, 1, 16, 32), "f32")
+    message = r"window needs causal=True: it counts back from the last key that a query sees"
+    with pytest.raises(mc.MosaicError, match=message):
+        launch(flash_attention, q=q, k=q, v=q, out=np.zeros_like(q), scale=1.0, window=3, BM=16, BN=16)
 
 
 def test_attention_takes_the_head_size_from_its_arrays():
