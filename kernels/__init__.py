@@ -10,6 +10,8 @@ from .histogram import histogram
 from .layer_norm import layer_norm
 from .matmul import matmul
 from .persistent_matmul import persistent_matmul
+from .quantize_rows import quantize_rows
+from .quantized_matmul import quantized_matmul
 from .rms_norm import rms_norm
 from .rope import rope
 from .softmax import softmax
@@ -28,6 +30,8 @@ __all__ = [
     "layer_norm",
     "matmul",
     "persistent_matmul",
+    "quantize_rows",
+    "quantized_matmul",
     "rms_norm",
     "rope",
     "softmax",

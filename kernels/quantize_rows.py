@@ -19,15 +19,15 @@ def reference(x: np.ndarray, *, G=32, W=LANES) -> tuple[np.ndarray, np.ndarray, 
     inverse = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales != 0)
     q = np.floor(groups * inverse[..., None] + np.float32(0.5)).astype(np.int8)
     values = q.reshape(m, blocks, W, G // 4, 4).swapaxes(2, 3).reshape(m, blocks, W * G)
-    return values, scales, q.sum(-1, dtype=np.int32)
+    return tuple(a.swapaxes(0, 1) for a in (values, scales, q.sum(-1, dtype=np.int32)))
 
 
 @mc.kernel(grid=lambda M, B: (M, B), tune=[dict(num_warps=4)], reference=reference)
 def quantize_rows(
     x: T["M", "K"],
-    q: mc.Out[mc.i8["M", "B", "E"]],
-    scales: mc.Out[mc.f32["M", "B", "W"]],
-    sums: mc.Out[mc.i32["M", "B", "W"]],
+    q: mc.Out[mc.i8["B", "M", "E"]],
+    scales: mc.Out[mc.f32["B", "M", "W"]],
+    sums: mc.Out[mc.i32["B", "M", "W"]],
     *,
     G: mc.Const = 32,
     W: mc.Const = LANES,
@@ -44,6 +44,6 @@ def quantize_rows(
     inverse = mc.where(scale > 0.0, 1.0 / mc.where(scale > 0.0, scale, 1.0), 0.0)
     values = mc.floor(groups * inverse[:, None] + 0.5).to(mc.i32)
     words = mc.permute(values.reshape((W, G // 4, 4)), (1, 0, 2)).reshape((1, W * G))
-    mc.store(q[m], (b, 0), words.to(mc.i8))
-    mc.store(scales[m], (b, 0), scale[None, :])
-    mc.store(sums[m], (b, 0), mc.sum(values, 1)[None, :])
+    mc.store(q[b], (m, 0), words.to(mc.i8))
+    mc.store(scales[b], (m, 0), scale[None, :])
+    mc.store(sums[b], (m, 0), mc.sum(values, 1)[None, :])

@@ -24,19 +24,24 @@ LARGEST = {8: 127, 4: 7}  # of a quantized number
 
 
 def reference(x, x_scales, x_sums, w, w_scales, *, BITS=4) -> np.ndarray:
-    """The definition, in float64: the product of what the words stand for."""
-    return expanded(x, x_scales, 8) @ expanded(w, w_scales, BITS).T
+    """The definition: integers exactly, the rest in float64."""
+    x, x_scales, x_sums = (a.swapaxes(0, 1) for a in (x, x_scales, x_sums))
+    lanes = w_scales.shape[-1]
+    sums = np.einsum("mblg,nblg->mnbl", integers(x, lanes, 8), integers(w, lanes, BITS))
+    if BITS == 4:
+        sums = sums - 8 * x_sums[:, None].astype(np.int64)
+    return np.einsum("mnbl,mbl,nbl->mn", sums, x_scales.astype(np.float64), w_scales.astype(np.float64))
 
 
 @mc.kernel(
     grid=lambda M, N, BM, BN: (mc.cdiv(M, BM), mc.cdiv(N, BN)),
-    tune=[dict(BM=1, BN=16), dict(BM=16, BN=16)],
+    tune=[dict(BM=1, BN=1), dict(BM=8, BN=16)],
     reference=reference,
 )
 def quantized_matmul(
-    x: mc.i32["M", "B", "X"],
-    x_scales: mc.f32["M", "B", "W"],
-    x_sums: mc.i32["M", "B", "W"],
+    x: mc.i32["B", "M", "X"],
+    x_scales: mc.f32["B", "M", "W"],
+    x_sums: mc.i32["B", "M", "W"],
     w: mc.u32["N", "B", "L"],
     w_scales: S["N", "B", "W"],
     out: mc.Out[T["M", "N"]],
@@ -46,7 +51,7 @@ def quantized_matmul(
     X: mc.Const = 128,
     L: mc.Const = 64,
     BM: mc.Const = 1,
-    BN: mc.Const = 16,
+    BN: mc.Const = 1,
 ):
     """out = x @ w.T, sums of a group in i32, the rest in f32, rounded once.
 
@@ -59,17 +64,12 @@ def quantized_matmul(
     """
     m, n = mc.program_id(0), mc.program_id(1)
     acc = mc.zeros((BN, BM, W), mc.f32)
-    for b in range(x.shape[1]):
-        total = products(block(x, b), block(x_sums, b), block(w, b), m, n, BITS, BM, BN, W)
-        x_scale = mc.load(block(x_scales, b), (m, 0), (BM, W))[None, :, :]
-        w_scale = mc.load(block(w_scales, b), (n, 0), (BN, W))[:, None, :]
-        acc += total.to(mc.f32) * (x_scale * w_scale.to(mc.f32))
+    for b in range(x.shape[0]):
+        w_block, w_scale = (a.permute(1, 0, 2)[b] for a in (w, w_scales))
+        total = products(x[b], x_sums[b], w_block, m, n, BITS, BM, BN, W)
+        scale = mc.load(w_scale, (n, 0), (BN, W)).to(mc.f32)[:, None, :]
+        acc += total.to(mc.f32) * (mc.load(x_scales[b], (m, 0), (BM, W))[None, :, :] * scale)
     mc.store(out, (m, n), mc.sum(acc, 2).T.to(out.dtype))
-
-
-def block(array, b):
-    """Block b of every row."""
-    return array.permute(1, 0, 2)[b]
 
 
 def products(x, x_sums, w, m, n, BITS, BM, BN, W):
@@ -108,15 +108,24 @@ def quantized(
     if bits == 4:
         low, high = np.split((q + 8).view(np.uint8), 2, axis=-1)
         q = low | high << 4
-    words = q.reshape(n, blocks, LANES, -1, 4).swapaxes(2, 3)
-    return np.ascontiguousarray(words).view(np.uint32).reshape(n, blocks, -1), scales
+    steps = group * bits // 32
+    words = q.reshape(n, blocks, LANES, steps, 4).swapaxes(2, 3)
+    return np.ascontiguousarray(words).view(np.uint32).reshape(n, blocks, steps * LANES), scales
+
+
+def integers(words: np.ndarray, lanes: int, bits: int) -> np.ndarray:
+    """The numbers in words (N, B, L), as (N, B, lanes, G) in the order of their row: of 8 bits signed, of 4 bits from 0 to 15."""
+    n, blocks, count = words.shape
+    q = np.ascontiguousarray(words).view(np.int8 if bits == 8 else np.uint8)
+    q = (
+        q.reshape(n, blocks, count // lanes, lanes, 4)
+        .swapaxes(2, 3)
+        .reshape(n, blocks, lanes, 4 * count // lanes)
+    )
+    return (np.concatenate((q & 15, q >> 4), -1) if bits == 4 else q).astype(np.int64)
 
 
 def expanded(words: np.ndarray, scales: np.ndarray, bits: int) -> np.ndarray:
-    """The numbers that words and scales stand for, in float64: (N, K) with K in whole blocks."""
-    n, blocks, lanes = scales.shape
-    q = words.view(np.int8).reshape(n, blocks, -1, lanes, 4).swapaxes(2, 3).reshape(n, blocks, lanes, -1)
-    if bits == 4:
-        bytes_ = q.view(np.uint8)
-        q = np.concatenate((bytes_ & 15, bytes_ >> 4), -1).astype(np.int8) - 8
-    return (q * scales.astype(np.float64)[..., None]).reshape(n, -1)
+    """What words (N, B, L) and scales (N, B, LANES) stand for, in float64: (N, K) with K in whole blocks."""
+    q = integers(words, scales.shape[-1], bits) - (8 if bits == 4 else 0)
+    return (q * scales.astype(np.float64)[..., None]).reshape(len(q), np.prod(q.shape[1:]))

@@ -117,7 +117,14 @@ def _x86_64(level: int, description: str, features: str, vector: int, l2_kib: in
 def _arm64(system: str, description: str, triple: str, **others: Any) -> CpuTarget:
     given: dict[str, Any] = {"cpu": "generic", "features": _ARMV8_2, "caches": (64 * KIB, 512 * KIB)} | others
     return CpuTarget(
-        f"arm64-{system}", description, "llvm", triple, vector_bytes=16, vector_registers=32, **given
+        f"arm64-{system}",
+        description,
+        "llvm",
+        triple,
+        vector_bytes=16,
+        vector_registers=32,
+        byte_products="sdot",
+        **given,
     )
 
 
@@ -179,6 +186,7 @@ CPUS: Mapping[str, CpuTarget] = {
             f16=False,
             fma=False,
             libm=False,
+            byte_products="wasm",
             position_independent=False,
             shared_library=".wasm",
         ),
@@ -299,19 +307,20 @@ def host_cpu() -> CpuTarget:
         _caches() or (32 * KIB, 1024 * KIB),
         f16=features.get("f16c", False) if x86 else True,
         avx512=wide,
-        byte_products=_byte_products(features) if x86 else "",
+        byte_products=_byte_products(features),
         shared_library={"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so"),
     )
 
 
 def _byte_products(features: Mapping[str, bool]) -> str:
-    """What multiplies bytes on an x86-64 machine. VNNI is there for vectors of 512 bits, and for narrower ones by two names."""
-    wide, narrow = (features.get(name, False) for name in ("avx512vnni", "avxvnni"))
-    if wide and features.get("avx512vl", False):
+    """What multiplies bytes here. VNNI is there for vectors of 512 bits, and for narrower ones by two names."""
+
+    def has(name: str) -> bool:
+        return features.get(name, False)
+
+    if (has("avx512vnni") and has("avx512vl")) or (has("avxvnni") and not has("avx512f")):
         return "vnni"
-    if narrow and not features.get("avx512f", False):
-        return "vnni"
-    return "pmaddwd" if features.get("avx2", False) else ""
+    return "pmaddwd" if has("avx2") else "sdot" if has("dotprod") else ""
 
 
 def _caches(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> tuple[int, ...]:

@@ -2,8 +2,10 @@
 
     "vnni"     vpdpbusd, of x86-64: unsigned bytes by signed ones
     "pmaddwd"  x86-64 without it: products of 16 bits, summed in pairs
+    "sdot"     of 64-bit Arm: signed bytes by signed ones
+    "wasm"     WebAssembly: products of 16 bits, summed in pairs
     "hvx"      vrmpy, of Hexagon: signed or unsigned bytes by signed ones
-    ""         LLVM's partial reductions: sdot and usdot on 64-bit Arm, products of 16 bits elsewhere
+    ""         what LLVM makes of its partial reductions
 
 Bytes that a mask keeps below 128 are signed as well as unsigned, whichever is cheaper. vpdpbusd takes a signed byte a as
 (a + 128) - 128: the sum of 128 b is taken away at the end of a chain of products, and leaves loops in which b stays the same.
@@ -78,7 +80,7 @@ def _vnni(a: ir.Value, b: ir.Value, acc: ir.Value, signed: bool, small: bool) ->
     return _vpdpbusd(a, b, acc)
 
 
-# Two products of 16 bits each, added in 32: the names of the instruction, and of the one that makes them of bytes.
+# Two products of 16 bits each, added in 32; and, on x86-64, the instruction that makes such numbers of bytes.
 _PMADDWD = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}
 _PMADDUBSW = {
     4: "llvm.x86.ssse3.pmadd.ub.sw.128",
@@ -89,22 +91,34 @@ _PMADDUBSW = {
 
 def _pmaddwd(a: ir.Value, b: ir.Value, acc: ir.Value, signed: bool, small: bool) -> ir.Value:
     lanes = acc.type.shape[0]
-    pairs = ir.VectorType.get([2 * lanes], ir.IntegerType.get_signless(16))
+    if not small:
+        return _in_pairs(_PMADDWD[lanes], a, b, acc, signed)
+    narrow = intrinsic(_PMADDUBSW[lanes], _pairs(acc.type), [_bytes(a), _bytes(b)])  # 2 * 127 * 128 fits
+    ones = vector.bitcast(_pairs(acc.type), splat_constant(ONES, acc.type))
+    return arith.addi(acc, intrinsic(_PMADDWD[lanes], acc.type, [narrow, ones]))
 
-    def sums(x: ir.Value, y: ir.Value) -> ir.Value:
-        return intrinsic(_PMADDWD[lanes], acc.type, [x, y])
 
-    if small:  # 2 * 127 * 128 fits into 16 bits
-        narrow = intrinsic(_PMADDUBSW[lanes], pairs, [_bytes(a), _bytes(b)])
-        return arith.addi(acc, sums(narrow, vector.bitcast(pairs, splat_constant(ONES, acc.type))))
+def _wasm(a: ir.Value, b: ir.Value, acc: ir.Value, signed: bool, small: bool) -> ir.Value:
+    if signed and not small:
+        return _partial_sum(a, b, acc, signed, small)
+    return _in_pairs("llvm.wasm.dot", a, b, acc, signed)
+
+
+def _in_pairs(name: str, a: ir.Value, b: ir.Value, acc: ir.Value, signed: bool) -> ir.Value:
+    """The even bytes, then the odd ones, as numbers of 16 bits; `name` multiplies these and adds neighbours."""
+    pairs = _pairs(acc.type)
     eight = splat_constant(8, pairs)
     for odd in (False, True):
         x, y = (
             _half(vector.bitcast(pairs, v), eight, odd, arith.shrsi if is_signed else arith.shrui)
             for v, is_signed in ((a, signed), (b, True))
         )
-        acc = arith.addi(acc, sums(x, y))
+        acc = arith.addi(acc, intrinsic(name, acc.type, [x, y]))
     return acc
+
+
+def _pairs(words: ir.Type) -> ir.Type:
+    return ir.VectorType.get([2 * words.shape[0]], ir.IntegerType.get_signless(16))
 
 
 def _half(
@@ -112,6 +126,12 @@ def _half(
 ) -> ir.Value:
     """The upper (odd) or lower bytes of numbers of 16 bits, extended to these."""
     return shift(pairs if odd else arith.shli(pairs, eight), eight)
+
+
+def _sdot(a: ir.Value, b: ir.Value, acc: ir.Value, signed: bool, small: bool) -> ir.Value:
+    if not (signed or small):
+        return _partial_sum(a, b, acc, signed, small)
+    return intrinsic("llvm.aarch64.neon.sdot", acc.type, [acc, _bytes(a), _bytes(b)])
 
 
 def _vrmpy(a: ir.Value, b: ir.Value, acc: ir.Value, signed: bool, small: bool) -> ir.Value:
@@ -129,6 +149,8 @@ def _partial_sum(a: ir.Value, b: ir.Value, acc: ir.Value, signed: bool, small: b
 UNITS: dict[str, Callable[[ir.Value, ir.Value, ir.Value, bool, bool], ir.Value]] = {
     "vnni": _vnni,
     "pmaddwd": _pmaddwd,
+    "sdot": _sdot,
+    "wasm": _wasm,
     "hvx": _vrmpy,
     "": _partial_sum,
 }

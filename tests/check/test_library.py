@@ -35,6 +35,9 @@ CASES: list[tuple[str, dict[str, Any], dict[str, int], tuple[str, ...]]] = [
     ("persistent_matmul", PRODUCT, dict(M=40, N=40, K=72), ()),
     ("batched_matmul", PRODUCT, dict(M=40, N=24, K=72, BB=1), ()),
     ("split_k_matmul", dict(**PRODUCT, SPLIT=3), dict(M=40, N=24, K=136), ()),
+    ("quantize_rows", dict(T="f32"), dict(M=3, B=2, K=600, E=512), ()),
+    ("quantized_matmul", dict(BM=2, BN=4), dict(M=3, N=9, B=2), ()),
+    ("quantized_matmul", dict(BM=2, BN=4, BITS=8, L=128, S="f32"), dict(M=3, N=9, B=2), ()),
     ("flash_attention", dict(**ATTENTION, causal=True), dict(S=40, T=24), ("lse",)),
     ("flash_attention", dict(**ATTENTION, E="f32"), dict(S=24, T=40, H=4), ("lse",)),
 ]

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from mosaic_compile import kernels
+from mosaic_compile.kernels import quantize_rows
+from mosaic_compile.kernels.quantized_matmul import quantized
 
 RNG = np.random.default_rng(0)
 
@@ -29,6 +31,9 @@ ROWS = dict(x=X, BM=4, BN=16)
 ATTENTION = dict(
     q=floats(2, 4, 21, 24), k=floats(2, 2, 37, 24), v=floats(2, 2, 37, 24), scale=0.2, BM=16, BN=16
 )
+
+Q8 = quantize_rows.reference(floats(3, 600))
+W4 = quantized(floats(9, 600), 4, 32)
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("vector_add", dict(x=floats(1000), y=floats(1000), out=output(1000), BLOCK=64)),
@@ -83,6 +88,28 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("persistent_matmul", dict(**PRODUCT, c=C)),
     ("split_k_matmul", dict(a=A, b=B, c=np.zeros((37, 43), np.float32), SPLIT=3, **SMALL)),
     ("batched_matmul", dict(a=floats(3, 37, 50), b=floats(1, 50, 43), c=output(3, 37, 43), **SMALL)),
+    (
+        "quantize_rows",
+        dict(
+            x=floats(3, 600),
+            q=output(2, 3, 512, dtype=np.int8),
+            scales=output(2, 3, 16),
+            sums=output(2, 3, 16, dtype=np.int32),
+        ),
+    ),
+    (
+        "quantized_matmul",
+        dict(
+            x=np.ascontiguousarray(Q8[0]).view(np.int32),
+            x_scales=Q8[1],
+            x_sums=Q8[2],
+            w=W4[0],
+            w_scales=W4[1],
+            out=output(3, 9),
+            BM=2,
+            BN=4,
+        ),
+    ),
     ("flash_attention", dict(**ATTENTION, out=output(2, 4, 21, 24), lse=output(2, 4, 21), causal=True)),
     ("flash_attention", dict(**ATTENTION, out=output(2, 4, 21, 24))),
 ]
