@@ -3,7 +3,7 @@
 import numpy as np
 
 import mosaic_compile as mc
-from mosaic_compile.kernels.matmul import TILES, T, U, finished, grouped, product
+from mosaic_compile.kernels.matmul import TILES, T, U, finish, grouped, product
 from mosaic_compile.kernels.matmul import reference as matmul_reference
 
 
@@ -33,6 +33,7 @@ def batched_matmul(
     BN: mc.Const = 128,
     BK: mc.Const = 64,
     GROUP_M: mc.Const = 8,
+    PARTS: mc.Const = 1,
 ):
     """c[i] = activation(scale * a[i] @ b[i] + bias) + residual[i] for each i of the batch, as `matmul`.
 
@@ -47,7 +48,7 @@ def batched_matmul(
     left, right = a[shared(i, c, a)], b[shared(i, c, b)]
     acc = product(left, right, m, n, range(mc.cdiv(K, BK)), BM, BN, BK, precision)
     added = residual[i] if residual is not None else None
-    mc.store(c[i], (m, n), finished(acc, m, n, scale, bias, added, activation).to(c.dtype))
+    finish(c[i], m, n, acc, PARTS, scale, bias, added, activation)
 
 
 def shared(i, batch, array):

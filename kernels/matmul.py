@@ -10,8 +10,13 @@ U = mc.DTypeVar("U", mc.bf16, mc.f16, mc.f32)  # of the result, the bias and the
 
 TILES = [  # of a product, and how many warps and stages they take
     dict(BM=128, BN=256, BK=64, num_warps=8, num_stages=3),  # 144 KiB of shared memory for 16-bit types
+    dict(BM=128, BN=256, BK=64, num_warps=8, num_stages=4, PARTS=2),  # 192 KiB
+    dict(BM=128, BN=256, BK=64, num_warps=8, num_stages=4, PARTS=2, GROUP_M=4),
     dict(BM=128, BN=128, BK=64, num_warps=8, num_stages=3),  # 96 KiB
+    dict(BM=128, BN=128, BK=64, num_warps=4, num_stages=4),  # 128 KiB
     dict(BM=128, BN=128, BK=32, num_warps=8, num_stages=3),  # 48 KiB
+    dict(BM=64, BN=128, BK=64, num_warps=4, num_stages=4),  # 96 KiB
+    dict(BM=64, BN=64, BK=64, num_warps=4, num_stages=5),  # 80 KiB
     dict(BM=64, BN=64, BK=32, num_warps=4, num_stages=3),  # 24 KiB
 ]
 
@@ -45,6 +50,7 @@ def matmul(
     BN: mc.Const = 128,
     BK: mc.Const = 64,
     GROUP_M: mc.Const = 8,
+    PARTS: mc.Const = 1,
 ):
     """c = activation(scale * a @ b + bias) + residual, in f32 and rounded once.
 
@@ -53,6 +59,7 @@ def matmul(
     activation: "none", "relu", "gelu" (with erf), "gelu_tanh" or "silu".
     precision: for f32 factors, "ieee" or the faster "tf32" and "tf32x3" (see mc.dot).
     BM, BN, BK: the tiles of c are BM x BN, and a step multiplies BM x BK by BK x BN. GROUP_M: see `grouped`.
+    PARTS: how many parts of a tile of c are written one after the other; more leave more shared memory to stages.
 
     Tillet, Kung and Cox, "Triton: an intermediate language and compiler for tiled neural network
     computations", 2019; gelu: Hendrycks and Gimpel, 2016; silu: Elfwing, Uchibe and Doya, 2017.
@@ -60,7 +67,7 @@ def matmul(
     M, K, N = a.shape[0], a.shape[1], b.shape[1]
     m, n = grouped(mc.program_id(0), mc.cdiv(M, BM), mc.cdiv(N, BN), GROUP_M)
     acc = product(a, b, m, n, range(mc.cdiv(K, BK)), BM, BN, BK, precision)
-    mc.store(c, (m, n), finished(acc, m, n, scale, bias, residual, activation).to(c.dtype))
+    finish(c, m, n, acc, PARTS, scale, bias, residual, activation)
 
 
 def product(a, b, m, n, steps, BM, BN, BK, precision):
@@ -69,6 +76,14 @@ def product(a, b, m, n, steps, BM, BN, BK, precision):
     for k in steps:
         acc = mc.dot(mc.load(a, (m, k), (BM, BK)), mc.load(b, (k, n), (BK, BN)), acc, precision=precision)
     return acc
+
+
+def finish(c, m, n, acc, PARTS, scale, bias, residual, activation):
+    """Writes tile (m, n) of c, in PARTS side by side."""
+    parts = mc.split(acc, PARTS, axis=1) if PARTS > 1 else (acc,)
+    for i in mc.static_range(PARTS):
+        j = n * PARTS + i
+        mc.store(c, (m, j), finished(parts[i], m, j, scale, bias, residual, activation).to(c.dtype))
 
 
 def finished(acc, m, n, scale, bias, residual, activation):

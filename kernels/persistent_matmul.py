@@ -1,7 +1,7 @@
 """Matrix product by as many programs as run at once, each of which computes one tile after the other."""
 
 import mosaic_compile as mc
-from mosaic_compile.kernels.matmul import TILES, T, U, finished, grouped, product, reference
+from mosaic_compile.kernels.matmul import TILES, T, U, finish, grouped, product, reference
 
 
 @mc.kernel(
@@ -23,6 +23,7 @@ def persistent_matmul(
     BN: mc.Const = 128,
     BK: mc.Const = 64,
     GROUP_M: mc.Const = 8,
+    PARTS: mc.Const = 1,
 ):
     """c = activation(scale * a @ b + bias) + residual, as `matmul` with the same parameters.
 
@@ -34,4 +35,4 @@ def persistent_matmul(
     for tile in mc.range(mc.program_id(0), rows * columns, mc.num_programs(0), flatten=True):
         m, n = grouped(tile, rows, columns, GROUP_M)
         acc = product(a, b, m, n, range(mc.cdiv(K, BK)), BM, BN, BK, precision)
-        mc.store(c, (m, n), finished(acc, m, n, scale, bias, residual, activation).to(c.dtype))
+        finish(c, m, n, acc, PARTS, scale, bias, residual, activation)

@@ -15,12 +15,14 @@ from mosaic_compile.kernels import (
     gelu,
     histogram,
     layer_norm,
+    linear,
     matmul,
     persistent_matmul,
     rms_norm,
     rope,
     softmax,
     split_k_matmul,
+    stream_k_matmul,
     vector_add,
 )
 
@@ -236,6 +238,43 @@ def test_split_k_matmul(shape, dtype):
     expected = split_k_matmul.reference(host(a), host(b), host(c), 0.5)
     split_k_matmul(a, b, c, 0.5)
     assert_close(c, expected, 1e-5)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (16, 64, 65_536), (300, 5000, 520)])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_stream_k_matmul(shape, dtype):
+    """Added to what is in c."""
+    m, n, k = shape
+    a, b, c = randn(m, k, dtype=dtype), randn(k, n, dtype=dtype, seed=1), randn(m, n, seed=2)
+    expected = stream_k_matmul.reference(host(a), host(b), host(c), 0.5)
+    stream_k_matmul(a, b, c, 0.5)
+    assert_close(c, expected, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (1, 4096, 4096), (3, 100, 1000), (17, 776, 520), (128, 512, 65), (200, 64, 64)]
+)
+@pytest.mark.parametrize("candidate", range(len(linear.tune["gpu"])))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_linear(shape, candidate, dtype):
+    """With each of the tiles that `tune` offers."""
+    m, n, k = shape
+    x, w, y = randn(m, k, dtype=dtype), randn(n, k, dtype=dtype, seed=1), poisoned(m, n, dtype=dtype)
+    bias, residual = randn(n, dtype=dtype, seed=2), randn(m, n, dtype=dtype, seed=3)
+    linear(x, w, y, 0.5, bias, residual, activation="silu", **linear.tune["gpu"][candidate])
+    expected = linear.reference(host(x), host(w), 0.5, host(bias), host(residual), activation="silu")
+    assert_close(y, expected, 2 * EPS[dtype] + 1e-5)
+
+
+@pytest.mark.parametrize("candidate", range(len(matmul.tune["gpu"])))
+@pytest.mark.parametrize("kernel", [matmul, persistent_matmul, batched_matmul], ids=lambda k: k.name)
+def test_tiles_of_products(kernel, candidate):
+    """Each of the tiles that `tune` offers, over more tiles than multiprocessors and ragged edges."""
+    m, n, k, dtype = 1530, 3080, 328, torch.bfloat16
+    a, b, c = randn(m, k, dtype=dtype), randn(k, n, dtype=dtype, seed=1), poisoned(m, n, dtype=dtype)
+    batch = (None,) if kernel is batched_matmul else ()
+    kernel(a[batch], b[batch], c[batch], **matmul.tune["gpu"][candidate])
+    assert_close(c, host(a) @ host(b), EPS[dtype])
 
 
 @pytest.mark.parametrize("batch", [(1, 1, 1), (5, 5, 5), (5, 1, 5), (5, 5, 1), (6, 2, 6)])

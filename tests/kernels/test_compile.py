@@ -31,6 +31,8 @@ DEFAULTS = [
     "kernels/quantized_matmul.py",
     "kernels/rope.py",
     "kernels/split_k_matmul.py",
+    "kernels/linear.py",
+    "kernels/stream_k_matmul.py",
     "examples/swiglu.py",
 ]
 VARIANTS = [
@@ -53,7 +55,10 @@ VARIANTS = [
     "kernels/histogram.py --set T=u8",
     "kernels/layer_norm.py --with bias mean rstd --set W=f32",
     "kernels/layer_norm.py --with bias --shape N=4096",
+    "kernels/linear.py --with bias residual --set activation=silu BM=1 BN=8 BK=512",
+    "kernels/linear.py --set T=f8e4m3",
     "kernels/persistent_matmul.py --with bias residual --set activation=silu",
+    "kernels/persistent_matmul.py --with bias --set PARTS=2 BM=64 BN=64 BK=32",
     "kernels/quantize_rows.py --set T=f32 G=128",
     "kernels/quantized_matmul.py --set BITS=8 L=128 BM=8 BN=16",
     "kernels/rope.py --with positions --set interleaved=true",

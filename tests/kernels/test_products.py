@@ -1,4 +1,4 @@
-"""matmul, batched_matmul, split_k_matmul, persistent_matmul."""
+"""matmul, batched_matmul, split_k_matmul, stream_k_matmul, persistent_matmul, linear."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mosaic_compile.kernels import batched_matmul, matmul, persistent_matmul, split_k_matmul
+from mosaic_compile.kernels import (
+    batched_matmul,
+    linear,
+    matmul,
+    persistent_matmul,
+    split_k_matmul,
+    stream_k_matmul,
+)
 
 from .helpers import (
     EDGES,
@@ -103,6 +110,15 @@ def test_matmul_in_groups_of_any_height(group, target):
     check_matmul(80, 50, 5, target=target, GROUP_M=group)
 
 
+@on_targets
+@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("n", [5, 16, 33])
+def test_matmul_written_in_parts(parts, n, target):
+    """Among them columns that lie in the first part only."""
+    check_matmul(20, n, 40, "bf16", "bf16", target, bias=True, residual=True, PARTS=parts)
+    check_matmul(20, n, 40, "bf16", "bf16", target, kernel=persistent_matmul, bias=True, PARTS=parts)
+
+
 def test_matmul_of_views():
     """Transposed and strided factors; c is a part of a larger array, of which nothing else is written."""
     a, b = random(12, (33, 40), "f32").T, random(13, (33, 100), "f32")[:, ::3]
@@ -151,6 +167,35 @@ def test_persistent_matmul_of_any_shape(sizes, dtype, out, target, **options):
     check_matmul(*sizes, dtype, out, target, kernel=persistent_matmul, **options)
 
 
+# Weights row by row, and few rows of the other factor
+
+
+def check_linear(
+    m, n, k, dtype="f32", out="f32", target=None, *, bias=False, residual=False, scale=1.0, **constants
+):
+    x, w, y = random(8, (m, k), dtype), random(9, (n, k), dtype), unwritten((m, n), out)
+    extra = {"bias": random(10, (n,), out)} if bias else {}
+    extra |= {"residual": random(11, (m, n), out)} if residual else {}
+    constants = {"BM": 16, "BN": 16, "BK": 32} | constants
+    launch(linear, x=x, w=w, y=y, scale=scale, **extra, **constants, target=target)
+    of_result = {k: v for k, v in constants.items() if k in ("activation", "precision")}
+    assert_products(y, matmul, x, w.T, float(np.float32(scale)), extra, **of_result)
+
+
+@on_targets
+@pytest.mark.parametrize("rows", [1, 16], ids=["elementwise", "dot"])
+@pytest.mark.parametrize("m", [0, 1, 3, 17])
+@pytest.mark.parametrize("n,k", [(16, 32), (0, 5), (1, 1), (15, 33), (40, 0), (33, 70)])
+def test_linear_shapes(rows, m, n, k, target):
+    check_linear(m, n, k, target=target, BM=rows)
+
+
+@given(**ANY_PRODUCT, **ANY_EPILOGUE, rows=st.sampled_from([1, 16]))
+@examples(40)
+def test_linear_of_any_shape(sizes, dtype, out, target, rows, **options):
+    check_linear(*sizes, dtype, out, target, BM=rows, **options)
+
+
 # Batches
 
 
@@ -194,14 +239,17 @@ def test_batched_matmul_of_transposed_matrices():
 # K split over programs
 
 
-def check_split(m, n, k, dtype="f32", target=None, *, scale=1.0, **constants):
+def check_split(
+    m, n, k, dtype="f32", target=None, *, scale=1.0, kernel=split_k_matmul, shares=3, **constants
+):
+    """shares: the most programs that add to one element."""
     a, b, c = random(8, (m, k), dtype), random(9, (k, n), dtype), random(14, (m, n), "f32")
-    before, constants = c.copy(), {**TILES, "SPLIT": 3, **constants}
-    launch(split_k_matmul, a=a, b=b, c=c, scale=scale, **constants, target=target)
+    before = c.copy()
+    launch(kernel, a=a, b=b, c=c, scale=scale, **TILES, **constants, target=target)
     scale = float(np.float32(scale))
     magnitude = abs(scale) * (wide(a) @ wide(b)) + wide(before)
-    bound = (k + constants["SPLIT"] + 4) * U32 * magnitude
-    assert_within(c, split_k_matmul.reference(a, b, before, scale), bound)
+    bound = (k + shares + 4) * U32 * magnitude
+    assert_within(c, kernel.reference(a, b, before, scale), bound)
 
 
 @on_targets
@@ -209,10 +257,24 @@ def check_split(m, n, k, dtype="f32", target=None, *, scale=1.0, **constants):
 @pytest.mark.parametrize("n,k", [(16, 32), (0, 5), (17, 100), (40, 0), (33, 200)])
 def test_split_k_matmul_shapes(m, n, k, target):
     """Among them: no K at all, less than one step for each program."""
-    check_split(m, n, k, target=target)
+    check_split(m, n, k, target=target, SPLIT=3)
 
 
 @given(**ANY_PRODUCT, split=st.sampled_from([1, 2, 3, 8]))
 @examples(40)
 def test_split_k_matmul_of_any_shape(sizes, dtype, target, scale, split):
-    check_split(*sizes, dtype, target, scale=scale, SPLIT=split)
+    check_split(*sizes, dtype, target, scale=scale, shares=split, SPLIT=split)
+
+
+@on_targets
+@pytest.mark.parametrize("m", EDGES)
+@pytest.mark.parametrize("n,k", [(16, 32), (0, 5), (17, 100), (40, 0), (33, 200)])
+def test_stream_k_matmul_shapes(m, n, k, target):
+    """Among them: no K at all, shares that end within a tile, fewer steps than programs."""
+    check_split(m, n, k, target=target, kernel=stream_k_matmul)
+
+
+@given(**ANY_PRODUCT)
+@examples(40)
+def test_stream_k_matmul_of_any_shape(sizes, dtype, target, scale):
+    check_split(*sizes, dtype, target, scale=scale, kernel=stream_k_matmul)

@@ -16,12 +16,14 @@ from mosaic_compile.kernels import (
     gelu,
     histogram,
     layer_norm,
+    linear,
     matmul,
     persistent_matmul,
     rms_norm,
     rope,
     softmax,
     split_k_matmul,
+    stream_k_matmul,
     vector_add,
 )
 
@@ -77,6 +79,19 @@ def test_split_k_matmul():
     a, b, c = random(13, (7, 9), "f8e5m2"), random(14, (9, 5), "f8e5m2"), random(15, (7, 5), "f32")
     expected = c + 0.7 * np.einsum("mk,kn->mn", a.astype(np.float64), b.astype(np.float64))
     np.testing.assert_allclose(split_k_matmul.reference(a, b, c, 0.7), expected, **EXACT)
+    assert stream_k_matmul.reference is split_k_matmul.reference
+
+
+def test_linear():
+    x, w = random(13, (7, 9), "bf16"), random(14, (5, 9), "bf16")
+    bias, residual = random(8, (5,), "bf16"), random(9, (7, 5), "bf16")
+    before = np.einsum("mk,nk->mn", x.astype(np.float64), w.astype(np.float64)) * 0.7 + bias.astype(
+        np.float64
+    )
+    expected = before * scipy.special.expit(before) + residual.astype(np.float64)
+    np.testing.assert_allclose(
+        linear.reference(x, w, 0.7, bias, residual, activation="silu"), expected, **EXACT
+    )
 
 
 @pytest.mark.parametrize("of_a,of_b", [(4, 4), (1, 4), (4, 1), (2, 4)])

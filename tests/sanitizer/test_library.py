@@ -87,6 +87,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("matmul", dict(**PRODUCT, c=C)),
     ("persistent_matmul", dict(**PRODUCT, c=C)),
     ("split_k_matmul", dict(a=A, b=B, c=np.zeros((37, 43), np.float32), SPLIT=3, **SMALL)),
+    ("stream_k_matmul", dict(a=A, b=B, c=np.zeros((37, 43), np.float32), **SMALL)),
+    ("linear", dict(x=A, w=floats(43, 50), y=C, bias=floats(43), **SMALL)),
+    ("linear", dict(x=A, w=floats(43, 50), y=C, **(SMALL | dict(BM=1)))),
     ("batched_matmul", dict(a=floats(3, 37, 50), b=floats(1, 50, 43), c=output(3, 37, 43), **SMALL)),
     (
         "quantize_rows",
