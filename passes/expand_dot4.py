@@ -5,10 +5,12 @@
     "sdot"     of 64-bit Arm: signed bytes by signed ones
     "wasm"     WebAssembly: products of 16 bits, summed in pairs
     "hvx"      vrmpy, of Hexagon: signed or unsigned bytes by signed ones
-    ""         what LLVM makes of its partial reductions
+    ""         none of these: byte by byte
 
 Bytes that a mask keeps below 128 are signed as well as unsigned, whichever is cheaper. vpdpbusd takes a signed byte a as
 (a + 128) - 128: the sum of 128 b is taken away at the end of a chain of products, and leaves loops in which b stays the same.
+
+LLVM's own partial reductions, which become the same instructions, are free to add to another lane.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ class ExpandDot4:
     def replace(self, op: ir.Operation, differences: dict[ir.Value, Difference]) -> None:
         a, b, acc = op.operands
         signed, small = op.attributes["signed"].value, _is_small(a)
-        if not self.fits(acc.type):
+        if not self.unit or not self.fits(acc.type):
             result = sum_of_bytes(a, b, acc, signed)
         elif self.unit == "vnni" and signed and not small:
             main, taken = differences.get(acc) or (acc, splat_constant(0, acc.type))
@@ -99,8 +101,6 @@ def _pmaddwd(a: ir.Value, b: ir.Value, acc: ir.Value, signed: bool, small: bool)
 
 
 def _wasm(a: ir.Value, b: ir.Value, acc: ir.Value, signed: bool, small: bool) -> ir.Value:
-    if signed and not small:
-        return _partial_sum(a, b, acc, signed, small)
     return _in_pairs("llvm.wasm.dot", a, b, acc, signed)
 
 
@@ -129,8 +129,14 @@ def _half(
 
 
 def _sdot(a: ir.Value, b: ir.Value, acc: ir.Value, signed: bool, small: bool) -> ir.Value:
-    if not (signed or small):
-        return _partial_sum(a, b, acc, signed, small)
+    if signed or small:
+        return _signed_dot(a, b, acc)
+    difference = arith.xori(a, splat_constant(TOP_BITS, acc.type))  # a - 128, signed
+    of_b = _signed_dot(b, splat_constant(0x01010101, acc.type), splat_constant(0, acc.type))
+    return arith.addi(_signed_dot(difference, b, acc), arith.shli(of_b, splat_constant(7, acc.type)))
+
+
+def _signed_dot(a: ir.Value, b: ir.Value, acc: ir.Value) -> ir.Value:
     return intrinsic("llvm.aarch64.neon.sdot", acc.type, [acc, _bytes(a), _bytes(b)])
 
 
@@ -139,20 +145,12 @@ def _vrmpy(a: ir.Value, b: ir.Value, acc: ir.Value, signed: bool, small: bool) -
     return intrinsic(f"llvm.hexagon.V6.{kind}.acc.128B", acc.type, [acc, a, b])
 
 
-def _partial_sum(a: ir.Value, b: ir.Value, acc: ir.Value, signed: bool, small: bool) -> ir.Value:
-    wide = ir.VectorType.get([4 * acc.type.shape[0]], acc.type.element_type)
-    x = (arith.extsi if signed or small else arith.extui)(wide, _bytes(a))
-    product = arith.muli(x, arith.extsi(wide, _bytes(b)))
-    return intrinsic("llvm.vector.partial.reduce.add", acc.type, [acc, product])
-
-
 UNITS: dict[str, Callable[[ir.Value, ir.Value, ir.Value, bool, bool], ir.Value]] = {
     "vnni": _vnni,
     "pmaddwd": _pmaddwd,
     "sdot": _sdot,
     "wasm": _wasm,
     "hvx": _vrmpy,
-    "": _partial_sum,
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import mosaic_compile as mc
 from mosaic_compile import targets
-from mosaic_compile.kernels import flash_attention, matmul, rms_norm, softmax, vector_add
+from mosaic_compile.kernels import flash_attention, matmul, quantized_matmul, rms_norm, softmax, vector_add
 
 from . import tools
 
@@ -31,6 +31,35 @@ def test_vector_instructions_are_used(target):
             artifact = mc.compile(vector_add, target, T=dtype)
             assembly = artifact.files["vector_add.s"].decode()
             assert re.search(pattern, assembly)
+
+
+# What multiplies bytes: of 8 bits by 8, and of 4 by 8.
+BYTES = {
+    "arm64-linux": (r"\bsdot\tv\d+\.4s", r"\bsdot\tv\d+\.4s"),
+    "arm64-android": (r"\bsdot\tv\d+\.4s", r"\bsdot\tv\d+\.4s"),
+    "arm64-apple": (r"\bsdot[.\t]", r"\bsdot[.\t]"),
+    "wasm32": (r"\bi32x4\.dot_i16x8_s\b", r"\bi32x4\.dot_i16x8_s\b"),
+    "x86-64-v3": (r"\bvpmaddwd\b.*%ymm", r"\bvpmaddubsw\b.*%ymm"),
+    "x86-64-v4": (r"\bvpmaddwd\b.*%zmm", r"\bvpmaddubsw\b.*%zmm"),
+}
+
+
+@pytest.mark.parametrize("target", BYTES)
+def test_bytes_are_multiplied_by_the_instruction_for_it(target):
+    for given, pattern in zip((dict(BITS=8, L=128), {}), BYTES[target]):
+        assembly = mc.compile(quantized_matmul, target, **given).files["quantized_matmul.s"].decode()
+        assert re.search(pattern, assembly)
+        assert not re.search(r"\b(vpmulld|mla|i32x4\.mul)\b", assembly)
+
+
+@mc.kernel
+def sums_of_bytes(a: mc.i32["N"], b: mc.i32["N"], c: mc.Out[mc.i32["N"]]):
+    mc.store(c, 0, mc.dot4(mc.load(a, 0, 64), mc.load(b, 0, 64)))
+
+
+def test_hexagon_multiplies_bytes_by_vrmpy():
+    assembly = mc.compile(sums_of_bytes, "hexagon-v68").files["sums_of_bytes.s"].decode()
+    assert re.search(r"\bvrmpy\(v\d+\.b,v\d+\.b\)", assembly)
 
 
 @tools.needs(tools.WASM_LD, tools.NODE)

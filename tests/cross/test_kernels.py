@@ -12,7 +12,15 @@ import pytest
 
 import mosaic_compile as mc
 from mosaic_compile.kernels import rms_norm, vector_add
-from tests.kernels import helpers, test_attention, test_elementwise, test_indexing, test_products, test_rows
+from tests.kernels import (
+    helpers,
+    test_attention,
+    test_elementwise,
+    test_indexing,
+    test_products,
+    test_quantized,
+    test_rows,
+)
 from tests.kernels.helpers import U32, assert_within, integers, least, random, roundoff, unwritten
 
 from .machines import MACHINES, Machine
@@ -40,7 +48,7 @@ everywhere = on("arm64-linux", "hexagon-v67", "wasm32")
 
 @pytest.fixture(autouse=True)
 def checks_run_there(machine, monkeypatch):
-    for module in (test_attention, test_elementwise, test_indexing, test_products, test_rows):
+    for module in (test_attention, test_elementwise, test_indexing, test_products, test_quantized, test_rows):
         monkeypatch.setattr(module, "launch", machine.launch)
 
 
@@ -139,6 +147,24 @@ def test_dot_of_integers(machine):
         a, b, c = integers(1, (m, k), "i8"), integers(2, (k, n), "i8"), unwritten((m, n), "i32")
         machine.launch(dot_of_integers, a=a, b=b, c=c)
         np.testing.assert_array_equal(c, a.astype(np.int32) @ b.astype(np.int32))
+
+
+@everywhere
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantized_matmul(bits):
+    for m, n, k in ((2, 4, 512), (3, 5, 600), (1, 3, 1)):
+        test_quantized.check_quantized_matmul(m, n, k, bits)
+
+
+@everywhere
+def test_quantize_rows():
+    for k in (512, 700):
+        test_quantized.check_quantize_rows(k, 32, "f32")
+
+
+@everywhere
+def test_products_of_bytes(machine):
+    test_quantized.check_bytes(functools.partial(machine.launch, test_quantized.bytes_by_bytes))
 
 
 @mc.kernel(grid=lambda M, N, B: (M, mc.cdiv(N, B)))

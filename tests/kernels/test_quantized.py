@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import platform
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mosaic_compile as mc
+from mosaic_compile.errors import LaunchError
 from mosaic_compile.kernels import quantize_rows, quantized_matmul
 from mosaic_compile.kernels.quantized_matmul import LANES, expanded, integers, quantized
 
@@ -23,6 +27,9 @@ from .helpers import (
     random,
     roundoff,
     unwritten,
+)
+from .helpers import (
+    integers as integers_of,
 )
 
 GROUPS = [32, 64, 128]
@@ -130,10 +137,7 @@ def test_what_quantizing_costs(bits, largest, group):
     assert abs(q).max() == largest
 
 
-@on_targets
-@pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("k,group", [(1, 32), (512, 32), (700, 64), (2100, 128)])
-def test_quantize_rows(k, group, dtype, target):
+def check_quantize_rows(k, group, dtype, target=None):
     m, blocks = 3, -(-k // (LANES * group))
     x = random(6, (m, k), dtype, 3)
     x[1, : k // 2] = 0  # groups of zeros
@@ -150,6 +154,13 @@ def test_quantize_rows(k, group, dtype, target):
     assert_within(scales.swapaxes(0, 1), step, U32 * step)
     # x / scale is off by three roundings of at most 127, and so is where it is rounded.
     assert (abs(numbers * step[..., None] - groups) <= (0.5 + 4 * 128 * U32) * step[..., None]).all()
+
+
+@on_targets
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("k,group", [(1, 32), (512, 32), (700, 64), (2100, 128)])
+def test_quantize_rows(k, group, dtype, target):
+    check_quantize_rows(k, group, dtype, target)
 
 
 @on_targets
@@ -173,3 +184,50 @@ def test_rows_end_to_end(m, target):
     off_x, off_w = 0.51 * steps[0], (0.5 + 127 * 2.0**-11) * steps[1]
     bound = off_x @ abs(weights).T + (abs(x) + off_x) @ off_w.T
     assert_within(out, x.astype(np.float64) @ weights.T.astype(np.float64), 1.001 * bound)
+
+
+@mc.kernel
+def bytes_by_bytes(
+    a: mc.i32["N"],
+    u: mc.u32["N"],
+    b: mc.i32["N"],
+    signed: mc.InOut[mc.i32["N"]],
+    unsigned: mc.InOut[mc.i32["N"]],
+    small: mc.InOut[mc.i32["N"]],
+):
+    for i in range(mc.cdiv(a.shape[0], 64)):
+        left, right, other = mc.load(a, i, 64), mc.load(b, i, 64), mc.load(u, i, 64)
+        mc.store(signed, i, mc.dot4(left, right, mc.dot4(right, left, mc.load(signed, i, 64))))
+        mc.store(unsigned, i, mc.dot4(other, right, mc.load(unsigned, i, 64)))
+        mc.store(small, i, mc.dot4(other & 0x7F7F7F7F, right, mc.load(small, i, 64)))
+
+
+def check_bytes(run):
+    """Signed, unsigned, and those that are both; each extreme by each, and sums that wrap."""
+    extremes = np.array([0, -1, 127, -128], np.int8)
+    pairs = np.repeat(np.stack(np.meshgrid(extremes, extremes), -1).reshape(-1, 2).T, 4, axis=1)
+    a, b = (np.concatenate((pairs[i].copy().view(np.int32), integers_of(i, (84,), "i32"))) for i in (0, 1))
+    before = integers_of(2, a.shape, "i32")
+    results = {name: before.copy() for name in ("signed", "unsigned", "small")}
+    run(a=a, u=a.view(np.uint32), b=b, **results)
+    left, right = (x.view(np.int8).reshape(-1, 4).astype(np.int64) for x in (a, b))
+    sums = {"signed": 2 * left * right, "unsigned": (left & 255) * right, "small": (left & 127) * right}
+    for name, products in sums.items():
+        wanted = (products.sum(1) + before).astype(np.int32)
+        np.testing.assert_array_equal(results[name], wanted, err_msg=name)
+
+
+@on_targets
+def test_bytes(target):
+    check_bytes(lambda **arrays: launch(bytes_by_bytes, **arrays, target=target))
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="needs x86-64")
+@pytest.mark.parametrize("target", ["x86-64-v3", "x86-64-v4"])
+def test_bytes_without_vnni(target, tmp_path):
+    mc.compile(bytes_by_bytes, target).save(tmp_path)
+    try:
+        loaded = mc.load(tmp_path)
+    except LaunchError as error:
+        pytest.skip(str(error))
+    check_bytes(loaded)
