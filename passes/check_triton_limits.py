@@ -19,17 +19,23 @@ MAX_ELEMENTS = 1 << 20  # Triton's TRITON_MAX_TENSOR_NUMEL
 MIN_DOT_DEPTH = {8: 32, 16: 16, 32: 8, 64: 4}  # K of the smallest matrix instruction, by bits of an element
 MIN_DOT_SIDE = 16
 MAX_THREADS = 1024  # of a thread block, on NVIDIA and AMD alike
+# Where warp specialization cuts tiles between warp groups (Hopper), Triton 3.6 was seen to compute wrong numbers with
+# more stages than this, by the number of products in the loop.
+MAX_SPECIALIZED_STAGES = {0: 4, 1: 4}
+MAX_SPECIALIZED_STAGES_OF_MORE = 2
+DEFAULT_STAGES = 3  # of Triton's `num_stages`
 
 
 @dataclass(frozen=True)
 class CheckTritonLimits:
     """target: its name, for the message. warp_size: threads of a warp. clusters: whether a program may span
-    several thread blocks."""
+    several thread blocks. splits_tiles: see TileToTT."""
 
     name: ClassVar[str] = "check-triton-limits"
     target: str = "GPUs"
     warp_size: int = 32
     clusters: bool = True
+    splits_tiles: bool = False
 
     def run(self, module: ir.Module) -> None:
         for kernel in kernels(module):
@@ -55,6 +61,8 @@ class CheckTritonLimits:
             )
         if op.name == "tile.dot":
             self.check_dot(op)
+        if "tile.warp_specialize" in op.attributes and self.splits_tiles:
+            self.check_specialized(op)
         if op.name in BLOCK_ACCESSES:
             self.check_span(op)
         if op.name in ("tile.store", "tile.scatter") and str(element_type_of(op.opview.value.type)) == "i4":
@@ -64,9 +72,7 @@ class CheckTritonLimits:
         return TargetLimitError(message, help, frames_of(op.location))
 
     def check_options(self, kernel: ir.Operation) -> None:
-        if "tile.options" not in kernel.attributes:
-            return
-        options = {a.name: a.attr.value for a in ir.DictAttr(kernel.attributes["tile.options"])}
+        options = options_of(kernel)
         warps, blocks = options.get("num_warps", 1), options.get("num_ctas", 1)
         if warps * self.warp_size > MAX_THREADS:
             raise self.fail(
@@ -119,6 +125,22 @@ class CheckTritonLimits:
                     f"use a tile of {least}: loads are padded with zeros; for a vector, multiply and mc.sum",
                 )
 
+    def check_specialized(self, loop: ir.Operation) -> None:
+        inner = operations(loop)
+        products = sum(op.name == "tile.dot" for op in inner)
+        most = MAX_SPECIALIZED_STAGES.get(products, MAX_SPECIALIZED_STAGES_OF_MORE)
+        set_here = [
+            op.attributes["tile.num_stages"].value for op in inner if "tile.num_stages" in op.attributes
+        ]
+        stages = max(set_here, default=options_of(kernel_of(loop)).get("num_stages", DEFAULT_STAGES))
+        if stages > most:
+            raise self.fail(
+                loop,
+                f"a loop with warp_specialize and {products} mc.dot has {stages} stages, "
+                f"but with more than {most} Triton computes wrong numbers for {self.target}",
+                f"set num_stages={most} or fewer, or take warp_specialize off the loop",
+            )
+
     def check_span(self, op: ir.Operation) -> None:
         """Distances within a block are counted in 32 bits. Strides known at launch only are not seen here."""
         _, strides = array_type_of(op.opview.array)
@@ -147,6 +169,20 @@ class CheckTritonLimits:
                 "start at a tile index or at an even offset such as 2 * j, "
                 "and promise even rows: --shape N=%2",
             )
+
+
+def options_of(kernel: ir.Operation) -> dict[str, int]:
+    """The compiler options that were set for a kernel."""
+    if "tile.options" not in kernel.attributes:
+        return {}
+    return {a.name: a.attr.value for a in ir.DictAttr(kernel.attributes["tile.options"])}
+
+
+def kernel_of(op: ir.Operation) -> ir.Operation:
+    """The function around an operation."""
+    while op.name != "func.func":
+        op = op.parent
+    return op
 
 
 def _line(error: TargetLimitError) -> float:

@@ -40,6 +40,7 @@ PACKAGES = ("triton",)  # whose versions decide the result
 
 def stages(target: GpuTarget) -> tuple[Any, ...]:
     """The whole way from a traced kernel to the binary."""
+    splits_tiles = target.arch == 90
     tile = PassStage(
         "tile",
         (
@@ -52,11 +53,11 @@ def stages(target: GpuTarget) -> tuple[Any, ...]:
             PropagateDivisibility(),
             Upstream("canonicalize"),  # what has become constant folds
             Upstream("cse"),
-            CheckTritonLimits(target.name, target.warp_size, target.clusters),
+            CheckTritonLimits(target.name, target.warp_size, target.clusters, splits_tiles),
             ChooseMemoryPath(tma=target.tma),  # needs the facts of propagate-divisibility
         ),
     )
-    to_tt = TileToTT(vendor=target.vendor, fp8=target.fp8, splits_tiles=target.arch == 90)
+    to_tt = TileToTT(vendor=target.vendor, fp8=target.fp8, splits_tiles=splits_tiles)
     tt = PassStage("tt", (to_tt, Upstream("canonicalize"), Upstream("cse")))
     if target.vendor == "cuda":
         machine = (TritonStage("ptx", "ptx", "llvm-to-ptx"), TritonStage("cubin", "cubin", "ptxas"))

@@ -208,3 +208,46 @@ def test_clusters():
         "^^^^^^^^^^^^^^^^^^^^^^^^^^\n"
         "help: leave num_ctas at 1, or compile for sm90 or sm100"
     )
+
+
+def specialized(stages, products):
+    @mc.kernel
+    def kernel(a: mc.bf16["M", "K"], b: mc.bf16["K", "N"], c: mc.f32["M", "N"]):
+        acc = mc.zeros((64, 64), mc.f32)
+        for k in mc.range(mc.cdiv(a.shape[1], 64), num_stages=stages, warp_specialize=True):
+            left, right = mc.load(a, (0, k), (64, 64)), mc.load(b, (k, 0), (64, 64))
+            for _ in mc.static_range(products):
+                acc = mc.dot(left, right, acc)
+        mc.store(c, (0, 0), acc)
+
+    return kernel
+
+
+HOPPER = CheckTritonLimits(target="sm90", splits_tiles=True)
+
+
+def test_stages_of_a_specialized_loop():
+    assert message(specialized(5, 1), HOPPER) == (
+        "error: a loop with warp_specialize and 1 mc.dot has 5 stages, "
+        "but with more than 4 Triton computes wrong numbers for sm90\n"
+        "for k in mc.range(mc.cdiv(a.shape[1], 64), num_stages=stages, warp_specialize=True):\n"
+        f"{'^' * 83}\n"
+        "help: set num_stages=4 or fewer, or take warp_specialize off the loop"
+    )
+    assert "2 mc.dot has 3 stages, but with more than 2" in message(specialized(3, 2), HOPPER)
+    assert "2 mc.dot has 3 stages" in message(specialized(None, 2), HOPPER), "Triton's default"
+    assert "1 mc.dot has 6 stages" in message(specialized(None, 1), HOPPER, num_stages=6)
+
+
+@pytest.mark.parametrize(
+    "kernel, limits, options",
+    [
+        (specialized(4, 1), HOPPER, {}),
+        (specialized(2, 2), HOPPER, {}),
+        (specialized(None, 2), HOPPER, {"num_stages": 2}),
+        (specialized(6, 1), CheckTritonLimits(target="sm100"), {}),
+    ],
+)
+def test_specialized_loops_within_the_limits(kernel, limits, options):
+    module = trace(kernel, kernel.specialize(**options))
+    run_passes(module, *PREPARE, PropagateDivisibility(), limits)
