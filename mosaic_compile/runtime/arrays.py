@@ -59,18 +59,10 @@ _BY_TORCH = {
 NUMPY, TORCH, OTHER = "numpy", "torch", "other"
 
 
-known_libraries: dict[type, str] = {}
-
-
 def library_of(value: Any) -> str:
     """Whose array a value is: NumPy's, PyTorch's (subclasses count), or another's."""
-    kind = type(value)
-    if kind not in known_libraries:
-        modules = {base.__module__.partition(".")[0] for base in kind.__mro__}
-        known_libraries[kind] = (
-            NUMPY if issubclass(kind, np.ndarray) else TORCH if "torch" in modules else OTHER
-        )
-    return known_libraries[kind]
+    modules = {base.__module__.partition(".")[0] for base in type(value).__mro__}
+    return NUMPY if isinstance(value, np.ndarray) else TORCH if "torch" in modules else OTHER
 
 
 def is_array(value: Any) -> bool:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from mosaic_compile.errors import ArgumentError
 from mosaic_compile.language.arrays import ArrayParam, ConstParam, ScalarParam
@@ -19,7 +20,7 @@ from mosaic_compile.language.specialization import ALIGNMENT, OPTIONS
 
 from . import streams, threads
 from .arguments import Bound, check_scalar
-from .arrays import NUMPY, TORCH, describe, known_libraries, library_of
+from .arrays import NUMPY, TORCH, describe, library_of
 
 REMEMBERED = 4096  # calls whose preparation is kept
 
@@ -36,7 +37,48 @@ def _parameters(
     return listed, by_name
 
 
-class Form(NamedTuple):
+class CloserLook(Exception):
+    """What a form does not say: arrays that are packed first, and mistakes."""
+
+
+# What an array's place in the form is: its address, and what decides the preparation.
+
+Part = tuple[Hashable, ...]
+
+
+def _read_torch(value: Any) -> tuple[int, Part]:
+    address = value.data_ptr()
+    return address, (
+        address % ALIGNMENT,
+        value.shape,
+        value.stride(),
+        value.dtype,
+        value.device,
+        value.is_neg(),
+    )
+
+
+def _read_numpy(value: Any) -> tuple[int, Part]:
+    if value.dtype == i4.numpy:
+        raise CloserLook
+    address = value.__array_interface__["data"][0]
+    return address, (address % ALIGNMENT, value.shape, value.strides, value.dtype, value.flags.writeable)
+
+
+Reader = Callable[[Any], tuple[int, Part]]
+_readers: dict[type, Reader | None] = {}
+
+
+def reader_of(value: Any) -> Reader | None:
+    """What reads arrays of this type; None for those of other libraries than NumPy and PyTorch."""
+    kind = type(value)
+    if kind not in _readers:
+        _readers[kind] = {NUMPY: _read_numpy, TORCH: _read_torch}.get(library_of(value))
+    return _readers[kind]
+
+
+@dataclass(slots=True)
+class Form:
     """key: what decides how a call is prepared; addresses, scalars: what does not.
 
     streams: CUDA streams that compute arrays, where arrays say so. owners: what keeps arrays of other libraries alive.
@@ -50,7 +92,7 @@ class Form(NamedTuple):
 
 
 def form_of(kernel: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Form | None:
-    """A call's form; None where that takes a closer look: i4 to be packed, and calls that may be mistaken.
+    """A call's form; None where that takes a closer look.
 
     kernel: what has the signature of one.
     """
@@ -73,42 +115,23 @@ def form_of(kernel: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Form
             if kind is _ARRAY:
                 if value is None:
                     continue
-                library = known_libraries.get(type(value)) or library_of(value)
-                if library is TORCH:
-                    address = value.data_ptr()
-                    key += (
-                        address % ALIGNMENT,
-                        value.shape,
-                        value.stride(),
-                        value.dtype,
-                        value.device,
-                        value.is_neg(),
-                    )
-                elif library is NUMPY:
-                    if value.dtype == i4.numpy:
-                        return None
-                    address = value.__array_interface__["data"][0]
-                    key += (
-                        address % ALIGNMENT,
-                        value.shape,
-                        value.strides,
-                        value.dtype,
-                        value.flags.writeable,
-                    )
-                else:
-                    info = describe(value, name)
-                    address = info.address
-                    key += (address % ALIGNMENT, info.shape, info.strides, info.dtype.name)
-                    key += (info.device, info.device_index, info.writable)
-                    owners.append(info.owner)
-                    if info.stream is not None:
-                        producers.append(info.stream)
-                addresses[name] = address
+                read = _readers.get(type(value)) or reader_of(value)
+                if read is not None:
+                    addresses[name], part = read(value)
+                    key.append(part)
+                    continue
+                info = describe(value, name)
+                addresses[name] = info.address
+                key += (info.address % ALIGNMENT, info.shape, info.strides, info.dtype.name)
+                key += (info.device, info.device_index, info.writable)
+                owners.append(info.owner)
+                if info.stream is not None:
+                    producers.append(info.stream)
             elif kind is _SCALAR:
                 scalars[name] = check_scalar(declared, value)
             else:
                 key += (type(value), value)
-    except (ArgumentError, RuntimeError, AttributeError):  # a mistake, which a closer look explains
+    except (CloserLook, ArgumentError, RuntimeError, AttributeError):
         return None
     return Form(tuple(key), addresses, scalars, producers, owners)
 
@@ -129,7 +152,10 @@ def run_like_before(form: Form) -> bool:
         return False
     if prepared is None:
         return False
-    run(prepared, form)
+    if form.streams:
+        run(prepared, form)
+    else:
+        prepared.run(form.addresses, form.scalars)
     return True
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mosaic_compile.artifact import Artifact
 from mosaic_compile.errors import ArgumentError
-from mosaic_compile.language.arrays import ConstParam
-from mosaic_compile.language.specialization import ALIGNMENT, OPTIONS
+from mosaic_compile.language.arrays import ConstParam, ScalarParam
+from mosaic_compile.language.specialization import ALIGNMENT
 
 from . import forms
-from .arguments import Bound, bind
+from .arguments import Bound, bind, check_scalar, check_written
 from .arrays import ArrayInfo
 from .cuda_launch import Resources
 from .packing import packed
@@ -28,12 +31,14 @@ class Launchable:
     ArgumentError: nothing is compiled any more. Arrays must live until the kernel has run.
     """
 
-    def __init__(self, kernel: Kernel, program: Any, bound: Bound, form: forms.Form | None):
+    def __init__(self, kernel: Kernel, program: Any, bound: Bound, given: Mapping[str, Any]):
         self.kernel = kernel
         self._program = program
         self._prepared = program.prepare(bound)
-        self._bound = bound
-        self._key = form and form.key
+        # Without the arrays themselves, whose memory may be given back.
+        self._arrays = {name: replace(info, owner=None) for name, info in bound.arrays.items()}
+        self._names = tuple(p.name for p in kernel.signature.params)
+        self._given = _expectations(kernel, given)
 
     @property
     def artifact(self) -> Artifact:
@@ -58,11 +63,34 @@ class Launchable:
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Runs the kernel on arrays like those that it was compiled for; raises ArgumentError and LaunchError."""
-        form = forms.form_of(self.kernel, args, kwargs)
-        if form is not None and form.key == self._key:
-            forms.run(self._prepared, form)
-        else:
+        found = self._read(args, kwargs)
+        if found is None:
             self._run_looking_closer(args, kwargs)
+        else:
+            self._prepared.run(*found)
+
+    def _read(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[dict[str, int], dict[str, Any]] | None:
+        """The arrays' addresses and the scalars, if the call gives what was given before; else None."""
+        addresses: dict[str, int] = {}
+        scalars: dict[str, Any] = {}
+        values: Iterable[tuple[str, Any]] = zip(self._names, args)
+        if kwargs:
+            values = itertools.chain(values, kwargs.items())
+        try:
+            for name, value in values:
+                read, expected = self._given[name]
+                if read is None:
+                    scalars[name] = check_scalar(expected, value)
+                    continue
+                addresses[name], found = read(value)
+                if found != expected:
+                    return None
+        except (forms.CloserLook, KeyError, RuntimeError, AttributeError):
+            return None
+        complete = len(addresses) + len(scalars) == len(self._given) == len(args) + len(kwargs)
+        return (addresses, scalars) if complete else None
 
     def _run_looking_closer(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """A call that is written in another way, or whose arrays are others."""
@@ -75,11 +103,12 @@ class Launchable:
             )
         with packed(bound) as packed_bound:
             self._check(packed_bound)
+            check_written(packed_bound.arrays, self._program.written)
             forms.run(self._prepared, forms.of_bound(packed_bound))
 
     def _check(self, bound: Bound) -> None:
-        compiled, given = self._bound.arrays, bound.arrays
-        for name in compiled.keys() | given.keys():
+        compiled, given = self._arrays, bound.arrays
+        for name in {**compiled, **given}:
             was, now = _words(compiled.get(name)), _words(given.get(name))
             if was != now:
                 raise ArgumentError(
@@ -97,11 +126,31 @@ def _words(info: ArrayInfo | None) -> str:
         return "left out"
     place = info.device if info.device == "cpu" else f"{info.device}:{info.device_index}"
     offset = info.address % ALIGNMENT
-    return (
-        f"{info.dtype} of shape {info.shape} with strides {info.strides} on {place}"
-        + (f", {offset} bytes past a multiple of {ALIGNMENT}" if offset else "")
-        + ("" if info.writable else ", read-only")
+    return f"{info.dtype} of shape {info.shape} with strides {info.strides} on {place}" + (
+        f", {offset} bytes past a multiple of {ALIGNMENT}" if offset else ""
     )
+
+
+def _expectations(kernel: Kernel, given: Mapping[str, Any]) -> Mapping[str, tuple[Any, Any]]:
+    """For each argument by its name what reads it and what must be read; for a scalar None and its parameter.
+
+    Arrays of other libraries than NumPy and PyTorch, and those that are packed first, always take a closer look.
+    """
+    found: dict[str, tuple[Any, Any]] = {}
+    params = {p.name: p for p in kernel.signature.params}
+    for name, value in given.items():
+        if isinstance(params[name], ScalarParam):
+            found[name] = (None, params[name])
+        elif value is None:
+            found[name] = (_left_out, None)
+        elif (read := forms.reader_of(value)) is not None:
+            with suppress(forms.CloserLook):
+                found[name] = (read, read(value)[1])
+    return found
+
+
+def _left_out(value: Any) -> tuple[int, Any]:
+    return 0, value
 
 
 def compile_for(kernel: Kernel, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Launchable:
@@ -112,8 +161,10 @@ def compile_for(kernel: Kernel, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     from .call import loaded
 
     bound = bind(kernel, args, kwargs)
-    constants = OPTIONS.keys() | {p.name for p in kernel.signature.params if isinstance(p, ConstParam)}
-    runtime = {name: value for name, value in kwargs.items() if name not in constants}
+    runtime = {p.name: p for p in kernel.signature.params if not isinstance(p, ConstParam)}
+    given = {**dict(zip((p.name for p in kernel.signature.params), args)), **kwargs}
     with packed(bound) as packed_bound:
         program = loaded(kernel, packed_bound)
-        return Launchable(kernel, program, packed_bound, forms.form_of(kernel, args, runtime))
+        return Launchable(
+            kernel, program, packed_bound, {n: value for n, value in given.items() if n in runtime}
+        )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -125,6 +128,27 @@ def test_on_the_cpu():
     np.testing.assert_array_equal(out, 2 * x + 2)
     expected = "'x' is f32 of shape (50,) with strides (1,) on cpu, but this was compiled for f32 of shape (100,) with strides (1,) on cpu"
     assert message(lambda: run(x[:50].copy(), out[:50].copy())).startswith(expected)
+
+
+def test_read_only_arrays():
+    x, out = np.arange(100, dtype=np.float32), np.zeros(100, np.float32)
+    run = scale.compile(x, out)
+    x.flags.writeable = False
+    run(x, out)
+    np.testing.assert_array_equal(out, 2 * x)
+    out.flags.writeable = False
+    assert message(lambda: run(x, out)).startswith(
+        "'out' is written by the kernel, but this array cannot be written"
+    )
+
+
+def test_it_keeps_no_arrays():
+    x, out = np.arange(100, dtype=np.float32), np.zeros(100, np.float32)
+    run, gone = scale.compile(x, out), weakref.ref(x)
+    run(x, out)
+    del x
+    gc.collect()
+    assert gone() is None
 
 
 def test_packed_elements_on_the_cpu():
