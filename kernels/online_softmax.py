@@ -91,4 +91,4 @@ def averaged(acc, total):
 
 def logarithm_of_sum(total, top):
     """The logarithm of the softmax's sum; minus infinity for rows that have seen no keys."""
-    return top * LN_2 + mc.log(total)
+    return mc.where(total == 0.0, float("-inf"), top * LN_2 + mc.log(total))

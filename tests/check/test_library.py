@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mosaic_compile import kernels
@@ -13,6 +14,18 @@ PRODUCT = dict(BM=16, BN=16, BK=32, scale=0.5)
 PARTS = ("bias", "residual")
 ROWS = dict(BM=4, BN=16)
 ATTENTION = dict(BM=16, BN=16, D=24, scale=0.2)
+DECODING = dict(BG=16, BN=16, D=24, PAGE=16, scale=0.2)
+
+# Indices that depend on one another.
+INDICES: dict[str, dict[str, np.ndarray]] = {
+    "varlen_attention": dict(
+        query_starts=np.array([0, 7, 7, 40], np.int32), key_starts=np.array([0, 7, 20, 61], np.int32)
+    ),
+    "paged_attention": dict(
+        page_table=np.array([[8, 1, 3], [4, 2, 0], [7, 6, 5]], np.int32),
+        lengths=np.array([33, 48, 1], np.int32),
+    ),
+}
 
 # Kernel, what --set says, what --shape says, the optional arrays.
 CASES: list[tuple[str, dict[str, Any], dict[str, int], tuple[str, ...]]] = [
@@ -43,6 +56,17 @@ CASES: list[tuple[str, dict[str, Any], dict[str, int], tuple[str, ...]]] = [
     ("quantized_matmul", dict(BM=2, BN=4, BITS=8, L=128, S="f32"), dict(M=3, N=9, B=2), ()),
     ("flash_attention", dict(**ATTENTION, causal=True), dict(S=40, T=24), ("lse",)),
     ("flash_attention", dict(**ATTENTION, E="f32"), dict(S=24, T=40, H=4), ("lse",)),
+    ("flash_attention", dict(**ATTENTION, causal=True, window=9, softcap=5.0), dict(S=40, T=24), ()),
+    ("varlen_attention", dict(**ATTENTION, causal=True), dict(S=40, T=61, STARTS=4, H=4, HK=2), ("lse",)),
+    ("varlen_attention", dict(**ATTENTION, E="f32"), dict(S=40, T=61, STARTS=4, H=4, HK=1), ()),
+    ("paged_attention", DECODING, dict(SPLITS=2, B=3, HK=2, G=3, MOST=3, PAGES=9), ("lse",)),
+    (
+        "paged_attention",
+        dict(**DECODING, P="bf16", window=20),
+        dict(SPLITS=1, B=3, HK=2, G=3, MOST=3, PAGES=9),
+        (),
+    ),
+    ("merge_attention", dict(BS=4, D=24), dict(SPLITS=5, N=7), ("lse",)),
 ]
 
 
@@ -51,7 +75,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, int], tuple[str, ...]]] = [
 def test_agrees(name, given, dims, arrays, target):
     kernel = getattr(kernels, name)
     inputs = make_inputs(kernel, Wanted(given=given, dims=dims, arrays=frozenset(arrays)))
-    report = kernel.check(**inputs.arguments, target=target)
+    report = kernel.check(**{**inputs.arguments, **INDICES.get(name, {})}, target=target)
     assert report.ok, report
     assert report.fault is None
     ran = [row.ran for row in report.rows if row.difference is not None]

@@ -1,5 +1,7 @@
 """`kernel.check` on a GPU: its results agree with the interpreter's, and the caller's tensors are left alone."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,21 @@ def to_gpu(value):
 
 ROWS = dict(BM=4, BN=128)
 PRODUCT = dict(BM=64, BN=64, BK=32)
+
+
+def indices(name: str, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Those that depend on one another."""
+    if name == "varlen_attention":
+        return dict(
+            query_starts=np.array([0, 150, 150, 300], np.int32),
+            key_starts=np.array([0, 150, 160, 400], np.int32),
+        )
+    if name == "paged_attention":
+        table = np.random.default_rng(0).permutation(sizes["PAGES"]).reshape(sizes["B"], sizes["MOST"])
+        room = sizes["MOST"] * sizes["PAGE"]
+        return dict(page_table=table.astype(np.int32), lengths=np.array([room, 1, room - 75], np.int32))
+    return {}
+
 
 # Kernel, what --set says, what --shape says, the optional arrays.
 CASES = [
@@ -51,6 +68,26 @@ CASES = [
     ("split_k_matmul", dict(**PRODUCT, SPLIT=3), dict(M=72, N=136, K=520), ()),
     ("flash_attention", dict(D=64, scale=0.125, causal=True), dict(S=200, T=136), ("lse",)),
     ("flash_attention", dict(D=128, scale=0.09, E="f16"), dict(S=136, T=300, H=4), ("lse",)),
+    ("flash_attention", dict(D=64, scale=0.125, causal=True, window=70, softcap=5.0), dict(S=200, T=136), ()),
+    (
+        "varlen_attention",
+        dict(D=64, scale=0.125, causal=True),
+        dict(S=300, T=400, STARTS=4, H=4, HK=2),
+        ("lse",),
+    ),
+    (
+        "paged_attention",
+        dict(D=64, PAGE=16, scale=0.125),
+        dict(SPLITS=2, B=3, HK=2, G=4, MOST=20, PAGES=60),
+        ("lse",),
+    ),
+    (
+        "paged_attention",
+        dict(D=64, PAGE=64, scale=0.125),
+        dict(SPLITS=3, B=3, HK=2, G=20, MOST=5, PAGES=15),
+        (),
+    ),
+    ("merge_attention", dict(D=128), dict(SPLITS=20, N=30), ("lse",)),
 ]
 
 
@@ -58,7 +95,7 @@ CASES = [
 def test_the_gpu_agrees(name, given, dims, arrays):
     kernel = getattr(kernels, name)
     inputs = make_inputs(kernel, Wanted(given=given, dims=dims, arrays=frozenset(arrays)))
-    tensors = {n: to_gpu(v) for n, v in inputs.arguments.items()}
+    tensors = {n: to_gpu(v) for n, v in {**inputs.arguments, **indices(name, inputs.sizes)}.items()}
     before = {n: t.clone() for n, t in tensors.items() if isinstance(t, torch.Tensor)}
     report = kernel.check(**tensors)
     assert report.ok, report

@@ -34,6 +34,26 @@ ATTENTION = dict(
 
 Q8 = quantize_rows.reference(floats(3, 600))
 W4 = quantized(floats(9, 600), 4, 32)
+SEQUENCES = dict(
+    q=floats(40, 4, 24),
+    k=floats(61, 2, 24),
+    v=floats(61, 2, 24),
+    query_starts=np.array([0, 7, 7, 40], np.int32),
+    key_starts=np.array([0, 7, 20, 61], np.int32),
+    scale=0.2,
+    BM=16,
+    BN=16,
+)
+DECODING = dict(
+    q=floats(3, 2, 3, 24),
+    k_cache=floats(9, 16, 2, 24),
+    v_cache=floats(9, 16, 2, 24),
+    page_table=np.array([[8, 1, 3], [4, 2, 0], [-1, -1, -1]], np.int32),
+    lengths=np.array([33, 48, 0], np.int32),
+    scale=0.2,
+    BG=16,
+    BN=16,
+)
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("vector_add", dict(x=floats(1000), y=floats(1000), out=output(1000), BLOCK=64)),
@@ -115,6 +135,15 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ),
     ("flash_attention", dict(**ATTENTION, out=output(2, 4, 21, 24), lse=output(2, 4, 21), causal=True)),
     ("flash_attention", dict(**ATTENTION, out=output(2, 4, 21, 24))),
+    ("flash_attention", dict(**ATTENTION, out=output(2, 4, 21, 24), causal=True, window=9, softcap=5.0)),
+    ("varlen_attention", dict(**SEQUENCES, out=output(40, 4, 24), lse=output(4, 40), causal=True, window=12)),
+    ("varlen_attention", dict(**SEQUENCES, out=output(40, 4, 24))),
+    ("paged_attention", dict(**DECODING, out=output(3, 3, 2, 3, 24), lse=output(3, 3, 2, 3))),
+    ("paged_attention", dict(**DECODING, out=output(1, 3, 2, 3, 24), window=20, softcap=5.0)),
+    (
+        "merge_attention",
+        dict(parts=floats(5, 7, 24), lses=np.log(abs(floats(5, 7))), out=output(7, 24), lse=output(7), BS=4),
+    ),
 ]
 
 
