@@ -35,11 +35,14 @@ def gated_reference(gate: np.ndarray, up: np.ndarray, *, activation: str = "silu
     return activated_reference(gate, activation) * up.astype(np.float64)
 
 
-TUNE = [
-    dict(BM=1, BN=2048, num_warps=4),  # two 16-byte words of each array for a thread, in 16-bit types
-    dict(BM=1, BN=4096, num_warps=8),
-    dict(BM=16, BN=128, num_warps=4),  # many short rows
-]
+TUNE = dict(
+    gpu=[
+        dict(BM=1, BN=2048, num_warps=4),  # two 16-byte words of each array for a thread, in 16-bit types
+        dict(BM=1, BN=4096, num_warps=8),
+        dict(BM=16, BN=128, num_warps=4),  # many short rows
+    ],
+    cpu=[dict(BM=1, BN=256), dict(BM=16, BN=64), dict(BM=1, BN=2048)],
+)
 
 
 @mc.kernel(grid=lambda M, N, BM, BN: (mc.cdiv(M, BM), mc.cdiv(N, BN)), tune=TUNE, reference=gelu_reference)

@@ -28,11 +28,18 @@ def reference(logits, labels, *, label_smoothing=0.0, ignore_index=-100) -> tupl
 
 @mc.kernel(
     grid=lambda M, BM: (mc.cdiv(M, BM),),
-    tune=[
-        dict(BM=1, BN=4096, num_warps=8),  # the vocabularies of language models
-        dict(BM=4, BN=1024, num_warps=4),
-        dict(BM=16, BN=128, num_warps=4),  # few classes
-    ],
+    tune=dict(
+        gpu=[
+            dict(BM=1, BN=4096, num_warps=8),  # the vocabularies of language models
+            dict(BM=4, BN=1024, num_warps=4),
+            dict(BM=16, BN=128, num_warps=4),  # few classes
+        ],
+        cpu=[
+            dict(BM=1, BN=128),
+            dict(BM=1, BN=256),
+            dict(BM=4, BN=128),
+        ],
+    ),
     reference=reference,
 )
 def cross_entropy(

@@ -20,11 +20,18 @@ def reference(x: np.ndarray, *, exclusive: bool = False, reverse: bool = False) 
 
 @mc.kernel(
     grid=lambda M, BM: (mc.cdiv(M, BM),),
-    tune=[
-        dict(BM=1, BN=4096, num_warps=8),  # long rows
-        dict(BM=4, BN=1024, num_warps=4),
-        dict(BM=16, BN=128, num_warps=4),  # many short rows
-    ],
+    tune=dict(
+        gpu=[
+            dict(BM=1, BN=4096, num_warps=8),  # long rows
+            dict(BM=4, BN=1024, num_warps=4),
+            dict(BM=16, BN=128, num_warps=4),  # many short rows
+        ],
+        cpu=[
+            dict(BM=16, BN=128),  # a vector across rows
+            dict(BM=32, BN=64),
+            dict(BM=4, BN=128),  # few rows
+        ],
+    ),
     reference=reference,
 )
 def cumsum(

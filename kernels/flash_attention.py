@@ -29,12 +29,19 @@ def reference(q, k, v, scale, *, causal=False, window=0, softcap=0.0) -> tuple[n
 
 @mc.kernel(
     grid=lambda S, H, B, BM: (mc.cdiv(S, BM), H, B),
-    tune=[
-        dict(BM=128, BN=128, num_warps=8, num_stages=2),
-        dict(BM=128, BN=64, num_warps=8, num_stages=2),
-        dict(BM=64, BN=32, num_warps=4, num_stages=2),
-        dict(BM=64, BN=16, num_warps=4, num_stages=1),
-    ],
+    tune=dict(
+        gpu=[
+            dict(BM=128, BN=128, num_warps=8, num_stages=2),
+            dict(BM=128, BN=64, num_warps=8, num_stages=2),
+            dict(BM=64, BN=32, num_warps=4, num_stages=2),
+            dict(BM=64, BN=16, num_warps=4, num_stages=1),
+        ],
+        cpu=[
+            dict(BM=64, BN=64),
+            dict(BM=32, BN=64),
+            dict(BM=64, BN=128),
+        ],
+    ),
     reference=reference,
 )
 def flash_attention(

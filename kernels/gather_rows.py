@@ -18,11 +18,17 @@ def reference(table: np.ndarray, indices: np.ndarray) -> np.ndarray:
 
 @mc.kernel(
     grid=lambda N, D, BM, BN: (mc.cdiv(N, BM), mc.cdiv(D, BN)),
-    tune=[
-        dict(BM=1, BN=2048, num_warps=4),  # long rows
-        dict(BM=4, BN=1024, num_warps=4),
-        dict(BM=16, BN=128, num_warps=4),  # short rows
-    ],
+    tune=dict(
+        gpu=[
+            dict(BM=1, BN=2048, num_warps=4),  # long rows
+            dict(BM=4, BN=1024, num_warps=4),
+            dict(BM=16, BN=128, num_warps=4),  # short rows
+        ],
+        cpu=[
+            dict(BM=1, BN=1024),
+            dict(BM=1, BN=4096),
+        ],
+    ),
     reference=reference,
 )
 def gather_rows(

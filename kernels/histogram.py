@@ -15,7 +15,10 @@ def reference(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 @mc.kernel(
     grid=lambda N, BLOCK: (mc.cdiv(N, BLOCK),),
-    tune=[dict(BLOCK=4096, num_warps=4), dict(BLOCK=1024, num_warps=4)],
+    tune=dict(
+        gpu=[dict(BLOCK=4096, num_warps=4), dict(BLOCK=1024, num_warps=4)],
+        cpu=[dict(BLOCK=4096), dict(BLOCK=1024)],
+    ),
     reference=reference,
 )
 def histogram(values: T["N"], counts: mc.InOut[mc.i32["BINS"]], *, BLOCK: mc.Const = 4096):

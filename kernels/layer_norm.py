@@ -19,11 +19,18 @@ def reference(x, weight, eps=1e-5, bias=None) -> tuple[np.ndarray, np.ndarray, n
 
 @mc.kernel(
     grid=lambda M, BM: (mc.cdiv(M, BM),),
-    tune=[
-        dict(BM=1, BN=4096, num_warps=8),  # long rows
-        dict(BM=4, BN=1024, num_warps=4),
-        dict(BM=16, BN=128, num_warps=4),  # many short rows
-    ],
+    tune=dict(
+        gpu=[
+            dict(BM=1, BN=4096, num_warps=8),  # long rows
+            dict(BM=4, BN=1024, num_warps=4),
+            dict(BM=16, BN=128, num_warps=4),  # many short rows
+        ],
+        cpu=[
+            dict(BM=1, BN=128),
+            dict(BM=4, BN=1024),  # reads rows of up to 1024 elements once
+            dict(BM=1, BN=4096),
+        ],
+    ),
     reference=reference,
 )
 def layer_norm(

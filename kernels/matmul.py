@@ -8,7 +8,7 @@ from mosaic_compile.kernels.activations import activated, activated_reference
 T = mc.DTypeVar("T", mc.bf16, mc.f16, mc.f32, mc.f8e4m3, mc.f8e5m2)  # of the factors
 U = mc.DTypeVar("U", mc.bf16, mc.f16, mc.f32)  # of the result, the bias and the residual
 
-TILES = [  # of a product, and how many warps and stages they take
+GPU_TILES = [  # of a product, and how many warps and stages they take
     dict(BM=128, BN=256, BK=64, num_warps=8, num_stages=3),  # 144 KiB of shared memory for 16-bit types
     dict(BM=128, BN=256, BK=64, num_warps=8, num_stages=4, PARTS=2),  # 192 KiB
     dict(BM=128, BN=256, BK=64, num_warps=8, num_stages=4, PARTS=2, GROUP_M=4),
@@ -19,6 +19,12 @@ TILES = [  # of a product, and how many warps and stages they take
     dict(BM=64, BN=64, BK=64, num_warps=4, num_stages=5),  # 80 KiB
     dict(BM=64, BN=64, BK=32, num_warps=4, num_stages=3),  # 24 KiB
 ]
+CPU_TILES = [
+    dict(BM=64, BN=256, BK=256),
+    dict(BM=256, BN=256, BK=256),  # many rows: a block of b is packed once for all of them
+    dict(BM=16, BN=256, BK=256),  # few rows
+]
+TILES = dict(gpu=GPU_TILES, cpu=CPU_TILES)
 
 
 def reference(a, b, scale=1.0, bias=None, residual=None, *, activation="none") -> np.ndarray:

@@ -26,11 +26,17 @@ def reference(x, cos, sin, positions=None, *, interleaved=False) -> np.ndarray:
 
 @mc.kernel(
     grid=lambda S, H, BS, BH: (mc.cdiv(S, BS), mc.cdiv(H, BH)),
-    tune=[
-        dict(BS=4, BH=8, num_warps=4),
-        dict(BS=1, BH=8, num_warps=4),  # few tokens
-        dict(BS=8, BH=8, num_warps=8),
-    ],
+    tune=dict(
+        gpu=[
+            dict(BS=4, BH=8, num_warps=4),
+            dict(BS=1, BH=8, num_warps=4),  # few tokens
+            dict(BS=8, BH=8, num_warps=8),
+        ],
+        cpu=[
+            dict(BS=4, BH=8),
+            dict(BS=1, BH=8),
+        ],
+    ),
     reference=reference,
 )
 def rope(

@@ -14,11 +14,17 @@ def reference(a, b, c, scale=1.0) -> np.ndarray:
 
 @mc.kernel(
     grid=lambda M, N, BM, BN, SPLIT: (mc.cdiv(M, BM) * mc.cdiv(N, BN), SPLIT),
-    tune=[
-        dict(BM=64, BN=128, BK=64, SPLIT=8, num_warps=4, num_stages=4),  # 96 KiB of shared memory
-        dict(BM=64, BN=64, BK=64, SPLIT=8, num_warps=4, num_stages=3),  # 48 KiB
-        dict(BM=64, BN=64, BK=32, SPLIT=8, num_warps=4, num_stages=3),  # 24 KiB
-    ],
+    tune=dict(
+        gpu=[
+            dict(BM=64, BN=128, BK=64, SPLIT=8, num_warps=4, num_stages=4),  # 96 KiB of shared memory
+            dict(BM=64, BN=64, BK=64, SPLIT=8, num_warps=4, num_stages=3),  # 48 KiB
+            dict(BM=64, BN=64, BK=32, SPLIT=8, num_warps=4, num_stages=3),  # 24 KiB
+        ],
+        cpu=[
+            dict(BM=64, BN=256, BK=256, SPLIT=4),
+            dict(BM=16, BN=256, BK=256, SPLIT=8),  # few rows
+        ],
+    ),
     reference=reference,
 )
 def split_k_matmul(

@@ -31,12 +31,19 @@ def reference(q, k, v, query_starts, key_starts, scale, *, causal=False, window=
 
 @mc.kernel(
     grid=lambda S, STARTS, H, BM: (S // BM + STARTS - 1, H),
-    tune=[
-        dict(BM=128, BN=128, num_warps=8, num_stages=2),
-        dict(BM=128, BN=64, num_warps=8, num_stages=2),
-        dict(BM=64, BN=32, num_warps=4, num_stages=2),
-        dict(BM=64, BN=16, num_warps=4, num_stages=1),
-    ],
+    tune=dict(
+        gpu=[
+            dict(BM=128, BN=128, num_warps=8, num_stages=2),
+            dict(BM=128, BN=64, num_warps=8, num_stages=2),
+            dict(BM=64, BN=32, num_warps=4, num_stages=2),
+            dict(BM=64, BN=16, num_warps=4, num_stages=1),
+        ],
+        cpu=[
+            dict(BM=64, BN=64),
+            dict(BM=32, BN=64),
+            dict(BM=64, BN=128),
+        ],
+    ),
     reference=reference,
 )
 def varlen_attention(

@@ -14,7 +14,10 @@ def reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 @mc.kernel(
     grid=lambda N, BLOCK: (mc.cdiv(N, BLOCK),),
-    tune=[dict(BLOCK=1024, num_warps=4), dict(BLOCK=4096, num_warps=8)],
+    tune=dict(
+        gpu=[dict(BLOCK=1024, num_warps=4), dict(BLOCK=4096, num_warps=8)],
+        cpu=[dict(BLOCK=1024), dict(BLOCK=4096)],
+    ),
     reference=reference,
 )
 def vector_add(x: T["N"], y: T["N"], out: mc.Out[T["N"]], *, BLOCK: mc.Const = 1024):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, TypeAlias
 
 from mosaic_compile.mlir import arith, ir, scf
@@ -270,7 +271,7 @@ def _row(
         _overlapping_vectors(size, lanes, part)
         return
     for start, end, width in _segments(size, lanes):
-        _loop(start, end, width, lambda place, width=width: part(width, place))
+        _loop(start, end, width, partial(part, width))
 
 
 def _loop(start: Size, end: Size, step: int, body: Callable[[ir.Value], None]) -> None:
