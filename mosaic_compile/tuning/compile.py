@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 from mosaic_compile import cache, driver
@@ -59,7 +61,9 @@ def compile_all(
     from loky import cpu_count, get_reusable_executor
 
     def started(count: int) -> Any:
-        return get_reusable_executor(count, env=driver.backend_settings())
+        return get_reusable_executor(
+            count, env=driver.backend_settings(), initializer=_end_with, initargs=(os.getpid(),)
+        )
 
     executor = started(min(workers or cpu_count(), len(waiting)))
     tasks = {
@@ -82,6 +86,17 @@ def compile_all(
     except BaseException:  # the user wants to stop
         executor.shutdown(wait=True, kill_workers=True)
         raise
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process soon after its parent, which may be killed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _ended() -> BackendError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -69,6 +70,7 @@ class Host:
         return min(times)
 
 
+@functools.cache
 def _model(file: Path = Path("/proc/cpuinfo")) -> str:
     """The CPU's name as its maker gives it, where the system says it."""
     try:

@@ -71,7 +71,7 @@ class TuningReport:
         best = self.best
         first = next(row for row in self.rows if row.state == "timed")
         gain = f"{first.microseconds / best.microseconds:.2f}x as fast as {words(first.entry)}"
-        than = "which is tried first" if first is best else gain
+        than = "the first that runs" if first is best else gain
         return f"best: {words(best.entry)}, {time(best.microseconds)}, {than}; {self.seconds:.1f} s"
 
 
