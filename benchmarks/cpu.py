@@ -1,18 +1,21 @@
-"""Kernels on this machine's CPU beside NumPy's BLAS and PyTorch, in one run: medians, and how many times as fast.
+"""Kernels on this machine's CPU beside NumPy's BLAS, PyTorch and llama.cpp, in one run: medians, and how many times as fast.
 
 Each call gets other arrays of a rotating set. Ours is measured first, then the peer: taking turns would leave the BLAS's threads
 spinning on the cores that ours has just been given.
 
-Usage: python benchmarks/cpu.py [--threads 1 2] [--rows matmul softmax] [--runs 15]
+Usage: python benchmarks/cpu.py [--threads 1 2] [--rows matmul softmax] [--runs 15] [--best]
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import os
 import platform
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import cycle
 from statistics import median
@@ -20,13 +23,23 @@ from typing import Any
 
 os.environ.pop("OPENBLAS_CORETYPE", None)  # the BLAS is to choose its best code for this machine
 
+import ggml
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
 import mosaic_compile as mc
-from mosaic_compile.kernels import flash_attention, matmul, rms_norm, rope, softmax
+from mosaic_compile.kernels import (
+    flash_attention,
+    matmul,
+    quantize_rows,
+    quantized_matmul,
+    rms_norm,
+    rope,
+    softmax,
+)
+from mosaic_compile.kernels.quantized_matmul import LANES, quantized
 
 SETS = 3  # of arguments, which the calls rotate through
 
@@ -112,6 +125,68 @@ def rope_row(s: int, heads: int, d: int) -> Row:
     return Row("RoPE f32", f"{s}x{heads}x{d}", "PyTorch", 0, 8 * s * heads * d, 1.5, make)
 
 
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A copy that starts at a cache line, as arrays of PyTorch and of ggml do."""
+    room = np.empty(array.nbytes + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+@functools.cache
+def weights_of(bits: int, n: int, k: int) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """Of SETS matrices, the words, the scales, and ggml's blocks; the matrices are one, its rows in other places."""
+    w = floats(np.random.default_rng(1), n, k)
+    words, scales = quantized(w, bits, ggml.BLOCK)
+    blocks = ggml.quantized(w, QUANTIZED[bits][1]).reshape(n, -1)
+    return tuple([aligned(np.roll(a, i, axis=0)) for i in range(SETS)] for a in (words, scales, blocks))
+
+
+@functools.cache
+def products(bits: int, m: int, n: int, k: int, threads: int) -> ggml.Products:
+    x = floats(np.random.default_rng(2), m, k)
+    return ggml.Products(QUANTIZED[bits][1], x, n, weights_of(bits, n, k)[2], threads)
+
+
+def quantized_row(bits: int, m: int, n: int, k: int) -> Row:
+    """x in f32 by quantized weights; both quantize x first."""
+    name, kind = QUANTIZED[bits]
+    constants = DECODE if m == 1 else PREFILL
+    numbers = itertools.count()
+
+    def make(rng: np.random.Generator) -> tuple[Callable[[], Any], Callable[[], Any]]:
+        index = next(numbers) % SETS
+        words, scales = (each[index] for each in weights_of(bits, n, k)[:2])
+        x, blocks = floats(np.random.default_rng(2), m, k), words.shape[1]
+        q = aligned(np.empty((blocks, m, LANES * ggml.BLOCK), np.int8))
+        x_scales, sums = (aligned(np.empty((blocks, m, LANES), t)) for t in (np.float32, np.int32))
+        out, peer = aligned(np.empty((m, n), np.float32)), products(bits, m, n, k, torch.get_num_threads())
+
+        def ours() -> None:
+            quantize_rows(x, q, x_scales, sums)
+            quantized_matmul(q.view(np.int32), x_scales, sums, words, scales, out, BITS=bits, **constants)
+
+        ours()
+        peer.compute(index)
+        other = peer.result(index)
+        assert np.linalg.norm(out - other) < 0.2 * np.linalg.norm(other), "the products are not the same"
+        return ours, lambda: peer.compute(index)
+
+    size = f"{m}x{n}x{k}"
+    return Row(
+        f"matmul {name}",
+        size,
+        "llama.cpp",
+        2 * m * n * k * (m > 1),
+        ggml.BYTES[kind] * n * k / ggml.BLOCK,
+        0.9,
+        make,
+    )
+
+
+QUANTIZED = {4: ("Q4", ggml.Q4_0), 8: ("Q8", ggml.Q8_0)}
+DECODE, PREFILL = dict(BM=1, BN=1), dict(BM=8, BN=16)
 MATMUL = dict(BM=256, BN=256, BK=256)
 ATTENTION = dict(BM=64, BN=64)
 ROWS = {
@@ -120,18 +195,19 @@ ROWS = {
     "softmax": [softmax_row(512, 1024), softmax_row(4096, 4096)],
     "rms_norm": [rms_norm_row(512, 1024), rms_norm_row(4096, 4096)],
     "rope": [rope_row(2048, 32, 128)],
+    "quantized": [quantized_row(b, *s) for b in (8, 4) for s in ((1, 4096, 14336), (64, 4096, 4096))],
 }
 
 
-def measure(row: Row, runs: int) -> tuple[float, float]:
+def measure(row: Row, runs: int, statistic: Callable[[list[float]], float]) -> tuple[float, float]:
     """Seconds a call, ours and the peer's."""
     rng = np.random.default_rng(0)
     sets = [row.make(rng) for _ in range(SETS)]
-    ours, peers = (_median([calls[side] for calls in sets], runs) for side in (0, 1))
+    ours, peers = (statistic(_seconds([calls[side] for calls in sets], runs)) for side in (0, 1))
     return ours, peers
 
 
-def _median(calls: list[Callable[[], Any]], runs: int) -> float:
+def _seconds(calls: list[Callable[[], Any]], runs: int) -> list[float]:
     for call in calls:
         call()
     times = []
@@ -139,32 +215,37 @@ def _median(calls: list[Callable[[], Any]], runs: int) -> float:
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
-    return median(times)
+    return times
 
 
-def copy_bandwidth() -> float:
-    """Bytes a second that a copy of 256 MiB reads and writes."""
+def copy_bandwidth(threads: int) -> float:
+    """Bytes a second that NumPy's copy of 256 MiB reads and writes, a part on each thread; the best of several."""
     source = np.ones(1 << 25, np.float64)
-    target = np.empty_like(source)
+    target = np.zeros_like(source)
+    parts = [np.array_split(a, threads) for a in (target, source)]
     seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        np.copyto(target, source)
-        seconds.append(time.perf_counter() - start)
-    return 2 * source.nbytes / median(seconds)
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(8):
+            start = time.perf_counter()
+            list(pool.map(np.copyto, *parts))
+            seconds.append(time.perf_counter() - start)
+    return 2 * source.nbytes / min(seconds)
 
 
-def lines(names: list[str], threads: list[int], runs: int) -> Iterator[tuple[str, ...]]:
+def lines(
+    names: list[str], threads: list[int], runs: int, statistic: Callable[[list[float]], float]
+) -> Iterator[tuple[str, ...]]:
     for count in threads:
         torch.set_num_threads(count)
         mc.set_num_threads(count)
+        copied = copy_bandwidth(count)
         for name in names:
             for row in ROWS[name]:
-                ours, peers = measure(row, runs)
+                ours, peers = measure(row, runs, statistic)
                 rate = (
                     f"{row.flops / ours / 1e9:.0f} GFLOP/s"
                     if row.flops
-                    else f"{row.bytes / ours / 1e9:.1f} GB/s"
+                    else f"{row.bytes / ours / 1e9:.1f} GB/s, {row.bytes / ours / copied:.2f} of a copy"
                 )
                 ratio = peers / ours
                 mark = "" if ratio >= row.wanted else f"below {row.wanted}"
@@ -180,6 +261,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, cores], help="numbers of threads")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), help="kernels")
     parser.add_argument("--runs", type=int, default=15, help="measurements of each (15)")
+    parser.add_argument(
+        "--best", action="store_true", help="the fastest of them, where others use the machine too"
+    )
     options = parser.parse_args()
     from threadpoolctl import ThreadpoolController
 
@@ -191,11 +275,13 @@ def main() -> None:
     )
     blas = ThreadpoolController().select(user_api="blas")
     console.print(f"BLAS: {[(i['internal_api'], i.get('architecture')) for i in blas.info()]}")
-    console.print(f"a copy moves {copy_bandwidth() / 1e9:.1f} GB/s on one core")
+    rows = [name for name in options.rows if name != "quantized" or ggml.is_installed()]
+    if rows != options.rows:
+        console.print("not measured: quantized, which needs llama.cpp (pip install xllamacpp)")
     table = Table(*("kernel", "size", "threads", "ours, ms", "peer, ms", "peer", "ratio", "", "rate"))
     for count in dict.fromkeys(options.threads):
         with blas.limit(limits=count):
-            for line in lines(options.rows, [count], options.runs):
+            for line in lines(rows, [count], options.runs, min if options.best else median):
                 table.add_row(*line)
     console.print(table)
 
