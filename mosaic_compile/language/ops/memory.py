@@ -168,7 +168,7 @@ def load(array: Any, index: Any = None, shape: Any = None, *, offset: Any = None
     pad: what is read outside the array.
 
     Outside kernels, mc.load(folder) gives the kernel that `mosaic-compile -o` has written there, compiled for this
-    machine's CPU, as a function.
+    machine's GPU or CPU, as a function.
     """
     array = require_array(array, "mc.load")
     _check_readable("mc.load", array)
