@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 import mosaic_compile as mc
 from mosaic_compile.language.reference import markdown, operations
 
@@ -21,6 +23,15 @@ def test_every_public_operation_is_documented():
     for family in operations().values():
         for written, function in family:
             assert function.__doc__, f"{written} has no docstring"
+
+
+def test_the_example_of_quantized_products():
+    document = (ROOT / "docs/quantization.md").read_text()
+    names: dict = {}
+    exec(document.split("```python\n")[1].split("```")[0], names)
+    x, weights, out = (names[name].astype(float) for name in ("x", "weights", "out"))
+    wanted = x @ weights.T
+    assert np.linalg.norm(out - wanted) < 0.15 * np.linalg.norm(wanted)  # 4 bits of a normal distribution
 
 
 def test_files_that_documents_name_exist():
