@@ -7,7 +7,7 @@ import inspect
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -207,33 +207,71 @@ def check_written(arrays: Mapping[str, ArrayInfo], written: frozenset[str]) -> N
     check_apart(apart(arrays, written), {name: info.address for name, info in arrays.items()})
 
 
-Apart = Sequence[tuple[str, str, int, int]]
+class Pair(NamedTuple):
+    """Two arrays that may share no memory, `first` being written, and where the other may lie: all distances in bytes.
+
+    They overlap where the other's address less the first's is between `below` and `above` (both excluded) and, if both
+    consist of rows `period` apart, where adding some multiple of it leads between `row_below` and `row_above` too.
+    """
+
+    first: str
+    other: str
+    below: int
+    above: int
+    row_below: int
+    row_above: int
+    period: int
 
 
-def apart(arrays: Mapping[str, ArrayInfo], written: frozenset[str]) -> Apart:
-    """Pairs of arrays that may share no memory, and how far apart their addresses must be to keep to that:
-    the second's less the first's is at most the one number, or at least the other."""
+def apart(arrays: Mapping[str, ArrayInfo], written: frozenset[str]) -> list[Pair]:
+    """Pairs of arrays of which one is written."""
     pairs = []
     for first, other in itertools.permutations(arrays, 2):
         if first not in written or (other in written and other < first):
             continue  # each pair once
-        (low, high), (other_low, other_high) = (_reach(arrays[name]) for name in (first, other))
-        if low < high and other_low < other_high:
-            pairs.append((first, other, low - other_high, high - other_low))
+        one, two = arrays[first], arrays[other]
+        below, above = _distances(one, two)
+        if 0 in one.shape or 0 in two.shape:
+            continue
+        period, row = _rows(one)
+        other_period, other_row = _rows(two)
+        if period == other_period:
+            pairs.append(Pair(first, other, below, above, *_distances(row, other_row), period))
+        else:
+            pairs.append(Pair(first, other, below, above, 0, 0, 0))
     return pairs
 
 
-def _reach(info: ArrayInfo) -> tuple[int, int]:
-    low, high = info.extent
-    return low - info.address, high - info.address
+def _distances(first: ArrayInfo, other: ArrayInfo) -> tuple[int, int]:
+    """Between which distances of two arrays' addresses they overlap."""
+    (low, high), (other_low, other_high) = (
+        (info.extent[0] - info.address, info.extent[1] - info.address) for info in (first, other)
+    )
+    return low - other_high, high - other_low
 
 
-def check_apart(pairs: Apart, addresses: Mapping[str, int]) -> None:
+def _rows(info: ArrayInfo) -> tuple[int, ArrayInfo]:
+    """The bytes from one row to the next along the dimension with the largest stride, and a row; 0 where rows are none."""
+    axis = max(range(len(info.shape)), key=lambda a: (info.shape[a] > 1) * abs(info.strides[a]), default=None)
+    if axis is None:
+        return 0, info
+    row = replace(
+        info,
+        shape=(*info.shape[:axis], 1, *info.shape[axis + 1 :]),
+        strides=(*info.strides[:axis], 0, *info.strides[axis + 1 :]),
+    )
+    return int(abs(info.strides[axis]) * info.dtype.bytes), row
+
+
+def check_apart(pairs: Sequence[Pair], addresses: Mapping[str, int]) -> None:
     """Refuses arrays at addresses where one that is written overlaps another."""
-    for written, other, below, above in pairs:
-        if below < addresses[other] - addresses[written] < above:
+    for first, other, below, above, row_below, row_above, period in pairs:
+        distance = addresses[other] - addresses[first]
+        if below < distance < above and (
+            not period or row_below + 1 + (distance - row_below - 1) % period < row_above
+        ):
             raise ArgumentError(
-                f"'{written}' is written by the kernel and shares memory with '{other}'",
+                f"'{first}' is written by the kernel and shares memory with '{other}'",
                 "pass an array of its own for the output",
             )
 

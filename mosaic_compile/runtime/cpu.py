@@ -24,7 +24,7 @@ from mosaic_compile.errors import BackendError, LaunchError
 from mosaic_compile.language.symbolic import evaluate
 
 from . import threads
-from .arguments import Apart, Bound, apart, check_apart, check_written
+from .arguments import Bound, Pair, apart, check_apart, check_written
 from .launch import check_layout
 from .scalars import bits_of, single
 
@@ -119,7 +119,7 @@ class Prepared:
     values: list[Any]
     arrays: Sequence[tuple[str, int]]
     scalars: Sequence[tuple[str, int, Callable[[Any], Any]]]
-    apart: Apart
+    apart: Sequence[Pair]
 
     def run(self, addresses: Mapping[str, int], scalars: Mapping[str, Any]) -> None:
         """Runs the kernel on arrays at these addresses; a scalar that is left out keeps its value.

@@ -19,7 +19,7 @@ from mosaic_compile.errors import ArgumentError, LaunchError
 from mosaic_compile.language.symbolic import evaluate
 
 from . import cuda, cuda_launch, streams
-from .arguments import Apart, Bound, apart, check_apart, check_written
+from .arguments import Bound, Pair, apart, check_apart, check_written
 from .arrays import ArrayInfo
 from .scalars import code_of
 
@@ -125,7 +125,7 @@ class Prepared:
     descriptors: Sequence[tuple[str, int, cuda_launch.TensorMap]]
     scalars: Sequence[tuple[str, int, Callable[[Any], Any]]]
     scratch: Sequence[tuple[str, int, int]]
-    apart: Apart
+    apart: Sequence[Pair]
     idle: list[cuda_launch.Launch] = field(default_factory=list)
 
     def run(
