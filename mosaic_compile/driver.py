@@ -395,10 +395,20 @@ def cached_artifact(kernel: Kernel, spec: Specialization, compilation: Compilati
 def cache_key(kernel: Kernel, spec: Specialization, compilation: Compilation, traced: ir.Module) -> str:
     """The name of a compiled kernel in the cache: see `cached_artifact`."""
     text = traced.operation.get_asm(enable_debug_info=True)
+    about = json.dumps([_about(kernel, spec, compilation.target), kernel.function.__doc__], default=str)
+    return cache.key(text, about, *_compiler(compilation))
+
+
+def code_key(compilation: Compilation, traced: ir.Module) -> str:
+    """A name for the code that a traced kernel is compiled to, wherever its text stands."""
+    return cache.key(traced.operation.get_asm(), *_compiler(compilation))
+
+
+def _compiler(compilation: Compilation) -> tuple[str, ...]:
+    """All that decides the result beside the kernel."""
     target = compilation.target
-    about = json.dumps([_about(kernel, spec, target), kernel.function.__doc__, versions(target)], default=str)
     settings = repr(sorted(backend_settings().items()))
-    return cache.key(text, repr(pipeline(compilation)), repr(target), about, _compiler_text(), settings)
+    return repr(pipeline(compilation)), repr(target), json.dumps(versions(target)), _compiler_text(), settings
 
 
 # Environment variables by which Triton and LLVM make other code.

@@ -80,7 +80,7 @@ def result_name(kernel: Kernel, bound: Bound, target: Target, about: Mapping[str
     for entry in entries:
         spec = specialize_call(kernel, bound, entry)
         try:
-            key = driver.cache_key(kernel, spec, driver.Compilation(target), trace(kernel, spec))
+            key = driver.code_key(driver.Compilation(target), trace(kernel, spec))
         except MosaicError:
             continue
         return results.name_of(about, key, entries, bound.sizes)

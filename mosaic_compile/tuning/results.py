@@ -46,9 +46,8 @@ def name_of(
 ) -> str:
     """The name under which a result is kept.
 
-    about: see Machine. kernel_key: the name in the cache of the kernel's code, which stands for its text, its element types,
-    its layouts, the optional arrays that are there, and the compiler. entries: its `tune` list: a result for another list
-    does not count.
+    about: see Machine. kernel_key: stands for the kernel's text, its element types, its layouts, the optional arrays that are
+    there, and the compiler (driver.code_key). entries: its `tune` list: a result for another list does not count.
     """
     return cache.key(
         json.dumps(dict(about), sort_keys=True),

@@ -324,3 +324,17 @@ def test_readers_see_whole_results_while_processes_write(cache):
     assert [file.name for file in results.folder().iterdir()] == [
         "shared.json"
     ]  # nothing is left lying about
+
+
+def test_where_a_kernels_text_stands_does_not_matter(tmp_path):
+    """A line more above it, or another way to its file, leave what was found."""
+    from mosaic_compile.kernel_file import load_kernels
+
+    text = (ROOT / "tests/tuning/samples.py").read_text()
+    kernels = []
+    for number, more in enumerate(("", "# A comment.\n\n")):
+        (tmp_path / f"kernels{number}.py").write_text(more + text)
+        kernels.append(load_kernels(tmp_path / f"kernels{number}.py")["scale"])
+    first, moved = kernels
+    first.autotune(*vectors())
+    assert moved.compile(*vectors()).constants["B"] == 2048
