@@ -59,35 +59,38 @@ class Launcher:
             check_spans(bound.arrays[name], name, block)
         manifest = self.manifest
         grid = grid_of(manifest, {**bound.sizes, "num_sms": self.multiprocessors})
-        codes, values, kinds = [], [], {"pointer": [], "descriptor": [], "scalar": [], "scratch": []}  # type: ignore[var-annotated]
+        codes: list[str] = []
+        values: list[Any] = []
+        pointers: list[tuple[str, int]] = []
+        descriptors: list[tuple[str, int, cuda_launch.TensorMap]] = []
+        scalars: list[tuple[str, int, Callable[[Any], Any]]] = []
+        memories: list[tuple[str, int, int]] = []
         for slot, parameter in enumerate(manifest["parameters"]):
             code, value = "Q", 0
-            match parameter["kind"]:
-                case "pointer":
-                    kinds["pointer"].append((parameter["array"], slot))
-                case "dim":
-                    code, value = "i", bound.sizes[parameter["name"]]
-                case "stride":
-                    code, value = "q", bound.arrays[parameter["array"]].strides[parameter["axis"]]
-                case "scalar":
-                    name = parameter["name"]
-                    code, encode = code_of(parameter["dtype"])
+            match parameter:
+                case {"kind": "pointer", "array": name}:
+                    pointers.append((name, slot))
+                case {"kind": "dim", "name": name}:
+                    code, value = "i", bound.sizes[name]
+                case {"kind": "stride", "array": name, "axis": axis}:
+                    code, value = "q", bound.arrays[name].strides[axis]
+                case {"kind": "scalar", "name": name, "dtype": dtype}:
+                    code, encode = code_of(dtype)
                     value = encode(bound.scalars[name])
-                    kinds["scalar"].append((name, slot, encode))
-                case "descriptor":
-                    info = bound.arrays[parameter["array"]]
-                    code, map_ = "128s", tensor_map(parameter, info)
-                    if 0 in info.shape:
-                        address = stand_in(self.device, parameter["array"] in self.written)
-                        value = cuda_launch.encode(map_, address)  # type: ignore[assignment]
+                    scalars.append((name, slot, encode))
+                case {"kind": "descriptor", "array": name}:
+                    code, map_ = "128s", tensor_map(parameter, bound.arrays[name])
+                    if 0 in bound.arrays[name].shape:
+                        place = stand_in(self.device, name in self.written)
+                        value = cuda_launch.encode(map_, place)  # type: ignore[assignment]
                     else:
-                        kinds["descriptor"].append((parameter["array"], slot, map_))
-                case "scratch":
-                    size = manifest["scratch"][parameter["name"]]["bytes_per_program"]
-                    size *= grid[0] * grid[1] * grid[2] * manifest["cluster"]
+                        descriptors.append((name, slot, map_))
+                case {"kind": "scratch", "name": name}:
+                    programs = grid[0] * grid[1] * grid[2] * manifest["cluster"]
+                    size = manifest["scratch"][name]["bytes_per_program"] * programs
                     if size:
-                        kinds["scratch"].append((parameter["name"], slot, size))
-                case kind:
+                        memories.append((name, slot, size))
+                case {"kind": kind}:
                     raise LaunchError(
                         f"the manifest has a parameter of unknown kind '{kind}'", "compile the kernel again"
                     )
@@ -100,10 +103,10 @@ class Launcher:
             block,
             offsets,
             values,
-            kinds["pointer"],
-            kinds["descriptor"],
-            kinds["scalar"],
-            kinds["scratch"],
+            pointers,
+            descriptors,
+            scalars,
+            memories,
             apart(bound.arrays, self.written),
         )
 
