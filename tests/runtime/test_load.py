@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ from mosaic_compile.runtime.launch import runs_on
 
 from .fake_cuda import FakeDriver
 from .fake_tensors import Tensor
+
+compiler = shutil.which("cc")
 
 
 @mc.kernel(grid=lambda N: (mc.cdiv(N, 64),))
@@ -67,6 +70,19 @@ def test_descriptors_made_on_the_host(tmp_path):
     seen, modules, _ = run(folder, (9, 0), 3, "<f2", [[512, 128], [128, 256], [512, 256]])
     assert [values for _, values in seen] == [[0x10_0000, 0x20_0000, 0x30_0000]] * 2
     assert COMPILER.isdisjoint(modules)
+
+
+@pytest.mark.skipif(compiler is None or sys.platform != "linux", reason="needs a C compiler on Linux")
+def test_what_the_driver_gets(tmp_path):
+    """A driver in C: what ctypes hands over has the sizes and the layout that C expects."""
+    here = Path(__file__).parent
+    library = tmp_path / "libcuda.so.1"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, here / "libcuda.c"], check=True)
+    done = subprocess.run(
+        [sys.executable, here / "run_on_libcuda.py", save(tmp_path, copy, "sm90")],
+        capture_output=True, text=True, env={"LD_LIBRARY_PATH": str(tmp_path)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "copied\n"), done.stderr
 
 
 @pytest.mark.parametrize(
