@@ -39,9 +39,8 @@ class Program:
         check_machine(self.manifest)
         name = self.manifest["kernel"]
         self._library = _load(artifact.binary, [f"{name}_share", f"{name}_scratch_bytes"])
-        pointer, i64 = ctypes.c_void_p, ctypes.c_int64
-        prototype = ctypes.CFUNCTYPE(None, ctypes.c_char_p, pointer, i64, i64, pointer)
-        self.share = prototype(self._library[f"{name}_share"])
+        i64 = ctypes.c_int64
+        self.share = threads.Share(self._library[f"{name}_share"])
         self.scratch_bytes = ctypes.CFUNCTYPE(i64)(self._library[f"{name}_scratch_bytes"])()
         self.arrays = {a["name"]: a for a in self.manifest["arrays"]}
         self.written = frozenset(n for n, a in self.arrays.items() if a["access"] != "in")

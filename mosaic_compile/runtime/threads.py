@@ -2,25 +2,29 @@
 
 The programs of a grid are handed out in chunks by a counter that compiled code moves (docs/c-abi.md, NAME_share): a thread
 asks Python for nothing until the grid is done. The caller works too, so a grid is finished whether or not helpers come in time.
+How they wait for each other is in team.py.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import deque
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 
 from mosaic_compile.errors import ArgumentError, UsageError
 
+from .team import SPINS, WORDS, Share, team
+
+__all__ = ["Share", "get_num_threads", "run", "scratch", "set_num_threads"]
+
 CHUNKS = 8  # for each thread: programs that differ in length even out
 ALIGNMENT = 64  # bytes: what compiled code expects of scratch memory
-
-Share = Callable[..., None]  # (arguments, counter, end, chunk, scratch)
 
 _local = threading.local()
 
@@ -38,70 +42,67 @@ def scratch(size: int) -> int:
     return _local.address
 
 
-@dataclass
-class _Job:
-    """One grid that several threads work on."""
-
-    share: Share
-    arguments: bytes
-    end: int
-    chunk: int
-    scratch_bytes: int
-    counter: ctypes.c_int64 = field(default_factory=ctypes.c_int64)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    helping: int = 0
-    closed: bool = False
-    done: threading.Event = field(default_factory=threading.Event)
-    failure: BaseException | None = None
-
-    def work(self) -> None:
-        memory = scratch(self.scratch_bytes)
-        self.share(self.arguments, ctypes.byref(self.counter), self.end, self.chunk, memory)
-
-    def help(self) -> None:
-        """A helper's part; nothing where it comes too late."""
-        with self.lock:
-            if self.closed:
-                return
-            self.helping += 1
-        try:
-            self.work()
-        except BaseException as error:  # no memory for scratch: the caller hears of it
-            self.failure = error
-        finally:
-            with self.lock:
-                self.helping -= 1
-                if self.closed and not self.helping:
-                    self.done.set()
-
-    def finish(self) -> None:
-        """Waits for the helpers that have begun; those that have not find nothing to do."""
-        with self.lock:
-            self.closed = True
-            if not self.helping:
-                return
-        self.done.wait()
-
-
 class _Pool:
-    """Helpers that wait for jobs; they start when they are first needed, and end with the process."""
+    """Helpers, which start when they are first needed, spin while jobs come, and sleep when none does."""
 
     def __init__(self) -> None:
-        self.jobs: SimpleQueue[_Job] = SimpleQueue()
-        self.lock = threading.Lock()
-        self.started = 0
+        self.words = (ctypes.c_int64 * WORDS)()  # of the team: see team.py
+        self.leading = threading.Lock()
+        self.helpers: list[threading.Thread] = []
+        self.asleep: deque[SimpleQueue[None]] = deque()
+        self.stopped = False
 
-    def call_for_help(self, job: _Job, helpers: int) -> None:
-        with self.lock:
-            while self.started < helpers:
-                threading.Thread(target=self._serve, name="mosaic-compile", daemon=True).start()
-                self.started += 1
-        for _ in range(helpers):
-            self.jobs.put(job)
+    def run(self, share: Any, arguments: bytes, programs: int, scratch_bytes: int, threads: int) -> bool:
+        """Runs a grid with helpers; False where another thread's grid has them."""
+        if not self.leading.acquire(blocking=False):
+            return False
+        try:
+            lead = team().lead  # made before helpers ask for it
+            self._wake(threads - 1)
+            chunk = max(1, programs // (threads * CHUNKS))
+            memory = scratch(scratch_bytes)
+            lead(self.words, share, arguments, programs, chunk, scratch_bytes, memory, threads - 1)
+        finally:
+            self.leading.release()
+        return True
 
-    def _serve(self) -> None:
-        while True:
-            self.jobs.get().help()
+    def _wake(self, helpers: int) -> None:
+        for _ in range(helpers - len(self.helpers)):
+            helper = threading.Thread(target=self._help, name="mosaic-compile", daemon=True)
+            self.helpers.append(helper)
+            helper.start()
+        spinning = len(self.helpers) - len(self.asleep)
+        for _ in range(helpers - spinning):
+            try:
+                self.asleep.pop().put(None)
+            except IndexError:  # it woke up meanwhile
+                return
+
+    def _help(self) -> None:
+        serve, bed = team().serve, SimpleQueue[None]()
+        seen, size = ctypes.c_int64(), 0
+        while not self.stopped:
+            try:
+                memory = scratch(size)
+            except MemoryError:  # the others do the work
+                size = 0
+                memory = 0
+            wanted = serve(self.words, ctypes.byref(seen), memory, size, SPINS)
+            if wanted:
+                size = wanted
+            else:
+                self.asleep.append(bed)
+                if not self.stopped:
+                    bed.get()
+
+    def stop(self) -> None:
+        """Ends the helpers: what they run would go away under them when the process ends."""
+        self.stopped = True
+        self.words[WORDS - 1] = 1
+        while self.asleep:
+            self.asleep.pop().put(None)
+        for helper in self.helpers:
+            helper.join()
 
 
 _pool = _Pool()
@@ -115,22 +116,14 @@ def _start_anew() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_anew)
+atexit.register(lambda: _pool.stop())
 
 
-def run(share: Share, arguments: bytes, programs: int, scratch_bytes: int, threads: int) -> None:
-    """Runs the programs of a grid on some threads; the last has ended when it returns."""
-    if threads <= 1:
+def run(share: Any, arguments: bytes, programs: int, scratch_bytes: int, threads: int) -> None:
+    """Runs the programs of a grid on some threads; the last has ended when it returns. `share` is a Share."""
+    if threads <= 1 or not _pool.run(share, arguments, programs, scratch_bytes, threads):
         counter = ctypes.c_int64()
         share(arguments, ctypes.byref(counter), programs, programs, scratch(scratch_bytes))
-        return
-    job = _Job(share, arguments, programs, max(1, programs // (threads * CHUNKS)), scratch_bytes)
-    _pool.call_for_help(job, threads - 1)
-    try:
-        job.work()
-    finally:
-        job.finish()
-    if job.failure is not None:
-        raise job.failure
 
 
 def _default_threads() -> int:
