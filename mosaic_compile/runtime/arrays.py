@@ -125,11 +125,13 @@ def _from_torch(value: Any, name: str) -> ArrayInfo:
         )
     try:
         address, strides = value.data_ptr(), tuple(value.stride())
-    except RuntimeError:  # sparse, fake, distributed
+    except RuntimeError:
+        address, strides = 0, ()
+    if not address and value.numel():  # sparse, fake, distributed
         raise ArgumentError(
             f"'{name}' is a {type(value).__name__} of layout {value.layout}, without memory of its own",
             "pass a plain tensor; torch.compile takes kernels that are torch.library ops",
-        ) from None
+        )
     index = value.device.index or 0
     return ArrayInfo(
         address, tuple(value.shape), strides, DTYPES[found], value.device.type, index, True, value

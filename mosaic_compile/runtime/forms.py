@@ -48,6 +48,8 @@ Part = tuple[Hashable, ...]
 
 def _read_torch(value: Any) -> tuple[int, Part]:
     address = value.data_ptr()
+    if not address and value.numel():  # its memory is given back
+        raise CloserLook
     return address, (
         address % ALIGNMENT,
         value.shape,
@@ -70,10 +72,16 @@ _readers: dict[type, Reader | None] = {}
 
 
 def reader_of(value: Any) -> Reader | None:
-    """What reads arrays of this type; None for those of other libraries than NumPy and PyTorch."""
+    """What reads arrays of this type; None for those of other libraries than NumPy and PyTorch, and subclasses of theirs."""
     kind = type(value)
     if kind not in _readers:
-        _readers[kind] = {NUMPY: _read_numpy, TORCH: _read_torch}.get(library_of(value))
+        library = library_of(value)
+        own = kind.__module__.partition(".")[0] == library and kind.__name__ in (
+            "ndarray",
+            "Tensor",
+            "Parameter",
+        )
+        _readers[kind] = {NUMPY: _read_numpy, TORCH: _read_torch}[library] if own else None
     return _readers[kind]
 
 

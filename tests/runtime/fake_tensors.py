@@ -38,6 +38,9 @@ class Tensor:
     def stride(self) -> tuple[int, ...]:
         return self._strides
 
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
     def is_neg(self) -> bool:
         return self._negative
 

@@ -218,6 +218,73 @@ def test_torch():
     )
 
 
+def without_memory(kind):
+    """Tensors of PyTorch that a kernel cannot read."""
+    torch = pytest.importorskip("torch")
+    x = torch.ones(40)
+    if kind == "fake":
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        with FakeTensorMode():
+            return torch.ones(40)
+    if kind == "given back":
+        x.untyped_storage().resize_(0)
+        return x
+    if kind == "negative":
+        return torch.view_as_complex(torch.ones(40, 2)).conj().imag
+    return x.to_sparse()
+
+
+WITHOUT_MEMORY = {
+    "fake": "'x' is a FakeTensor of layout torch.strided, without memory of its own / ",
+    "sparse": "'x' is a Tensor of layout torch.sparse_coo, without memory of its own / ",
+    "given back": "'x' is a Tensor of layout torch.strided, without memory of its own / ",
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", WITHOUT_MEMORY)
+def test_tensors_without_memory(kind):
+    torch = pytest.importorskip("torch")
+    add(torch.ones(40), torch.ones(40), out := torch.zeros(40), 1)  # a call that is remembered
+    for _ in range(2):
+        assert message(lambda: add(without_memory(kind), torch.ones(40), out, 1)) == (
+            f"{WITHOUT_MEMORY[kind]}pass a plain tensor; torch.compile takes kernels that are torch.library ops"
+        )
+
+
+def test_tensors_that_are_negated_when_they_are_read():
+    torch = pytest.importorskip("torch")
+    out = torch.zeros(40)
+    add(without_memory("negative").resolve_neg()[:40], torch.ones(40), out, 1)
+    assert not out.any()
+    expected = "'x' is a view whose elements are still to be negated / pass x.resolve_neg()"
+    assert message(lambda: add(without_memory("negative"), torch.ones(40), out, 1)) == expected
+
+
+def test_parameters_subclasses_and_gradients():
+    torch = pytest.importorskip("torch")
+    x, ones = torch.arange(40, dtype=torch.float32), torch.ones(40)
+    own = type("Own", (torch.Tensor,), {})
+    for value in (torch.nn.Parameter(x), x.clone().requires_grad_(), x.as_subclass(own)):
+        for _ in range(2):
+            add(value, ones, out := torch.zeros(40), 1)
+            assert torch.equal(out, x + 1)
+
+
+def test_a_read_only_array_over_dlpack():
+    frozen = ramp()
+    frozen.flags.writeable = False
+    for _ in range(2):
+        add(OverDLPack(frozen), y, out := ramp(), 1)
+        np.testing.assert_array_equal(out, frozen + y)
+    expected = "'out' is written by the kernel, but this array cannot be written / pass a writable array (JAX arrays are immutable)"
+    assert message(lambda: add(x, y, OverDLPack(frozen), 1)) == expected
+    assert message(lambda: add(OldDLPack(frozen), y, ramp(), 1)).startswith(
+        "'x' gives no access to its memory: "
+    )
+
+
 def test_jax():
     jnp = pytest.importorskip("jax.numpy")
     a, out = jnp.arange(40, dtype=jnp.bfloat16), np.zeros(40, ml_dtypes.bfloat16)
@@ -236,6 +303,13 @@ class OverDLPack:
 
     def __dlpack__(self, **options):
         return self.array.__dlpack__(**options)
+
+
+class OldDLPack(OverDLPack):
+    """From before DLPack 1.0."""
+
+    def __dlpack__(self, stream=None):
+        return self.array.__dlpack__(stream=stream)
 
 
 def test_dlpack():
