@@ -111,6 +111,7 @@ def _tuned(kernel: Kernel, wanted: Wanted, target: Target, device: int | None) -
     from .check.machine import on_gpu
     from .runtime.packing import packed
     from .tuning.autotune import tune_bound
+    from .tuning.progress import on_terminals
 
     arguments: dict[str, Any] = dict(make_inputs(kernel, wanted).arguments)
     bound: Bound = bind(kernel, (), arguments)
@@ -123,7 +124,8 @@ def _tuned(kernel: Kernel, wanted: Wanted, target: Target, device: int | None) -
                 for name, info in bound.arrays.items()
             }
             bound = replace(bound, arrays=there)
-        return tune_bound(kernel, bound, target, device)
+        with on_terminals("", transient=True) as watch:
+            return tune_bound(kernel, bound, target, device, watch=watch)
 
 
 def _frozen(

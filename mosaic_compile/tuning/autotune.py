@@ -1,11 +1,8 @@
-"""`kernel.autotune(…)`: tunes for a call, keeps the result, shows what happens."""
+"""`kernel.autotune(…)`: tunes for a call, and keeps the result."""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mosaic_compile.language.kernel import Candidate, Kernel
@@ -18,8 +15,9 @@ from mosaic_compile.targets import Target
 from . import results
 from .lookup import machine_of, remember, result_name
 from .machine import Machine
-from .report import Row, TuningReport, table, title
-from .tune import Watch, tune
+from .progress import on_terminals, shown
+from .report import TuningReport, title
+from .tune import Watch, tune, unwatched
 
 
 def autotune(
@@ -31,7 +29,12 @@ def autotune(
 ) -> TuningReport:
     """See Kernel.autotune."""
     with packed(bind(kernel, args, kwargs)) as bound:
-        return tune_bound(kernel, bound, *target_of(bound), candidates, progress)
+        target, device = target_of(bound)
+        if progress is False:
+            return tune_bound(kernel, bound, target, device, candidates)
+        heading = title(kernel.name, bound.sizes, machine_of(device).about)
+        with (shown if progress else on_terminals)(heading) as watch:
+            return tune_bound(kernel, bound, target, device, candidates, watch)
 
 
 def tune_bound(
@@ -40,12 +43,15 @@ def tune_bound(
     target: Target,
     device: int | None,
     candidates: Sequence[Candidate] = (),
-    progress: bool | None = None,
+    watch: Watch = unwatched,
 ) -> TuningReport:
-    """Tunes for a call whose arrays are on a GPU, or on the host where `device` is None; raises as Kernel.autotune does."""
+    """Tunes for a call whose arrays are on a GPU, or on the host where `device` is None, and keeps the result.
+
+    candidates, watch: see tune.tune. Raises as Kernel.autotune does.
+    """
     machine = machine_of(device)
     with results.alone(machine.about):
-        return _tune_and_keep(kernel, bound, target, machine, candidates, progress)
+        return _tune_and_keep(kernel, bound, target, machine, candidates, watch)
 
 
 def tune_first(kernel: Kernel, bound: Bound, target: Target, device: int | None) -> Candidate:
@@ -55,7 +61,8 @@ def tune_first(kernel: Kernel, bound: Bound, target: Target, device: int | None)
         name = result_name(kernel, bound, target, machine.about)
         kept = None if name is None else results.look_up(name, kernel)
         if kept is None:
-            return _tune_and_keep(kernel, bound, target, machine, (), None).best.entry
+            with on_terminals(title(kernel.name, bound.sizes, machine.about), transient=True) as watch:
+                return _tune_and_keep(kernel, bound, target, machine, (), watch).best.entry
     remember(kernel, bound, machine.about, kept.entry)
     return kept.entry
 
@@ -66,10 +73,9 @@ def _tune_and_keep(
     target: Target,
     machine: Machine,
     candidates: Sequence[Candidate],
-    progress: bool | None,
+    watch: Watch,
 ) -> TuningReport:
-    with _shown(title(kernel.name, bound.sizes, machine.about), progress) as watch:
-        report = tune(kernel, bound, target, machine, candidates, watch)
+    report = tune(kernel, bound, target, machine, candidates, watch)
     entry = report.best.entry
     name = result_name(kernel, bound, target, machine.about)
     if name is not None:
@@ -78,27 +84,3 @@ def _tune_and_keep(
     remember(kernel, bound, machine.about, entry)
     forms.forget()
     return report
-
-
-@contextmanager
-def _shown(heading: str, progress: bool | None) -> Iterator[Watch]:
-    """What shows the candidates on standard error while they are tuned: a table that fills, on terminals.
-
-    progress: whether to; None: where standard error is a terminal.
-    """
-    if not (sys.stderr.isatty() if progress is None else progress):
-        yield lambda rows, doing: None
-        return
-    from rich.console import Console
-    from rich.live import Live
-
-    # Back ends redirect the process's standard error while they run: progress has a way of its own.
-    with os.fdopen(os.dup(sys.stderr.fileno()), "w") as file:
-        console = Console(file=file, width=None if sys.stderr.isatty() else 200)
-        console.print(heading, highlight=False)
-        with Live(console=console, refresh_per_second=4) as live:
-
-            def watch(rows: tuple[Row, ...], doing: Mapping[int, str]) -> None:
-                live.update(table(rows, dict(doing)))
-
-            yield watch

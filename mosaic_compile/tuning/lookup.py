@@ -15,7 +15,6 @@ from mosaic_compile.runtime.arguments import Bound, specialize_call
 from mosaic_compile.targets import Target
 
 from . import results
-from .host import Host
 from .machine import Machine
 
 _found: dict[tuple[Any, ...], Candidate | None] = {}
@@ -64,7 +63,11 @@ def _key(kernel: Kernel, bound: Bound, about: Mapping[str, str]) -> tuple[Any, .
 
 def machine_of(device: int | None) -> Machine:
     """What times launches on a GPU, or, without one, on this machine's CPU."""
-    return Host() if device is None else _gpu(device)
+    if device is None:
+        from .host import Host
+
+        return Host()
+    return _gpu(device)
 
 
 @functools.cache

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mosaic_compile.artifact import Artifact
 
-from .model import Rates
+if TYPE_CHECKING:
+    from .model import Rates
 
 Run = tuple[Callable[[], None], Callable[[], None]]  # what comes before a launch, and the launch
 

@@ -25,13 +25,17 @@ from .report import Row, TuningReport
 Watch = Callable[[tuple[Row, ...], Mapping[int, str]], None]
 
 
+def unwatched(rows: tuple[Row, ...], doing: Mapping[int, str]) -> None:
+    """Nobody looks."""
+
+
 def tune(
     kernel: Kernel,
     bound: Bound,
     target: Target,
     machine: Machine,
     added: Sequence[Candidate] = (),
-    watch: Watch = lambda rows, doing: None,
+    watch: Watch = unwatched,
 ) -> TuningReport:
     """Compiles and times the candidates on copies of the call's arrays, and gives what was found; nothing is kept.
 
