@@ -117,7 +117,7 @@ def _from_torch(value: Any, name: str) -> ArrayInfo:
     if value.device.type not in (HOST, CUDA):
         raise ArgumentError(
             f"'{name}' is on the device '{value.device}'",
-            "kernels run on CUDA tensors, and on CPU tensors through the interpreter",
+            "kernels run on CUDA tensors and on CPU tensors",
         )
     if value.is_neg():
         raise ArgumentError(

@@ -87,6 +87,7 @@ def _key(spec: Specialization) -> tuple[Any, ...]:
 
 @functools.cache
 def _target(device: int) -> targets.Target:
+    cuda.require_driver()
     capability = cuda.compute_capability(device)
     assert capability is not None
     name = f"sm{capability[0]}{capability[1]}"

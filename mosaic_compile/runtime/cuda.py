@@ -34,6 +34,16 @@ def driver() -> Any:
     return library
 
 
+def require_driver() -> Any:
+    """The driver library; raises LaunchError where there is none."""
+    library = driver()
+    if library is None:
+        raise LaunchError(
+            "this machine has no NVIDIA GPU", "move the arrays to the host: kernels run on CPUs too"
+        )
+    return library
+
+
 # Errors.
 
 OUT_OF_MEMORY, NOT_INITIALIZED, INVALID_IMAGE, NO_BINARY_FOR_GPU, LAUNCH_OUT_OF_RESOURCES = (
@@ -116,11 +126,7 @@ _contexts: dict[int, int] = {}
 
 def context(device: int) -> int:
     """The device's primary context, which PyTorch and JAX use too; raises LaunchError."""
-    library = driver()
-    if library is None:
-        raise LaunchError(
-            "this machine has no NVIDIA GPU", "pass NumPy arrays: they run through the interpreter"
-        )
+    library = require_driver()
     if device not in _contexts:
         handle, found = ctypes.c_int(), ctypes.c_void_p()
         what = f"GPU {device} cannot be used"

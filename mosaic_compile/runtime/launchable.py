@@ -161,10 +161,8 @@ def compile_for(kernel: Kernel, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     from .call import loaded
 
     bound = bind(kernel, args, kwargs)
-    runtime = {p.name: p for p in kernel.signature.params if not isinstance(p, ConstParam)}
-    given = {**dict(zip((p.name for p in kernel.signature.params), args)), **kwargs}
+    names = [p.name for p in kernel.signature.params]
+    passed = {p.name for p in kernel.signature.params if not isinstance(p, ConstParam)}
+    given = {name: v for name, v in (*zip(names, args), *kwargs.items()) if name in passed}
     with packed(bound) as packed_bound:
-        program = loaded(kernel, packed_bound)
-        return Launchable(
-            kernel, program, packed_bound, {n: value for n, value in given.items() if n in runtime}
-        )
+        return Launchable(kernel, loaded(kernel, packed_bound), packed_bound, given)

@@ -305,6 +305,12 @@ def test_launches_that_are_waited_for_name_the_kernel(driver, monkeypatch):
         launch._waits.cache_clear()
 
 
+def test_arrays_of_a_gpu_that_is_not_nvidias(driver, monkeypatch):
+    monkeypatch.setattr(cuda, "driver", lambda: None)
+    expected = "this machine has no NVIDIA GPU / move the arrays to the host: kernels run on CPUs too"
+    assert message(lambda: scale(*arrays())) == expected
+
+
 TENSORS = {
     "two devices": (
         lambda: scale(Tensor(64, device=1), Tensor(64, offset=OUT)),
