@@ -18,12 +18,15 @@ from mosaic_compile.kernels import (
     layer_norm,
     linear,
     matmul,
+    merge_attention,
+    paged_attention,
     persistent_matmul,
     rms_norm,
     rope,
     softmax,
     split_k_matmul,
     stream_k_matmul,
+    varlen_attention,
     vector_add,
 )
 
@@ -108,23 +111,67 @@ def test_batched_matmul(of_a, of_b):
 
 @pytest.mark.parametrize("s,t", [(6, 6), (3, 9), (9, 3), (1, 5), (4, 0)])
 @pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
-def test_flash_attention(s, t, causal):
+@pytest.mark.parametrize("window,softcap", [(0, 0.0), (2, 0.0), (0, 0.7), (4, 5.0)])
+def test_flash_attention(s, t, causal, window, softcap):
     """One query at a time, over exactly the keys that it sees."""
+    options = dict(causal=causal, window=window if causal else 0, softcap=softcap)
     q, k, v = (
         random(10, (2, 6, s, 4), "f32"),
         random(11, (2, 3, t, 4), "f32"),
         random(12, (2, 3, t, 4), "f32"),
     )
     q, k, v = (x.astype(np.float64) for x in (q, k, v))
-    out, lse = flash_attention.reference(q, k, v, 0.3, causal=causal)
+    out, lse = flash_attention.reference(q, k, v, 0.3, **options)
     for b, h, i in np.ndindex(2, 6, s):
-        seen = max(0, i + t - s + 1) if causal else t
-        keys, values = k[b, h // 2, :seen], v[b, h // 2, :seen]
+        last = max(0, i + t - s + 1) if causal else t
+        first = max(0, last - options["window"]) if options["window"] else 0
+        keys, values = k[b, h // 2, first:last], v[b, h // 2, first:last]
         scores = 0.3 * np.einsum("d,nd->n", q[b, h, i], keys)
-        expected = np.einsum("n,nd->d", scipy.special.softmax(scores), values) if seen else np.zeros(4)
+        if softcap:
+            scores = softcap * (2 * scipy.special.expit(2 * scores / softcap) - 1)
+        expected = np.einsum("n,nd->d", scipy.special.softmax(scores), values) if last else np.zeros(4)
         np.testing.assert_allclose(out[b, h, i], expected, **EXACT)
-        sums = scipy.special.logsumexp(scores) if seen else -np.inf
+        sums = scipy.special.logsumexp(scores) if last else -np.inf
         np.testing.assert_allclose(lse[b, h, i], sums, **EXACT)
+
+
+def test_varlen_attention():
+    """Against torch's attention, one sequence after the other."""
+    F, tensor = functional()
+    q, k, v = random(33, (9, 4, 8), "f32"), random(34, (9, 2, 8), "f32"), random(35, (9, 2, 8), "f32")
+    starts = np.array([0, 4, 4, 9], np.int32)
+    out, lse = varlen_attention.reference(q, k, v, starts, starts, 0.3, causal=True)
+    for first, end in zip(starts, starts[1:]):
+        one = (tensor(x[first:end].swapaxes(0, 1)[None]) for x in (q, k, v))
+        expected = F.scaled_dot_product_attention(*one, is_causal=True, scale=0.3, enable_gqa=True)[0]
+        np.testing.assert_allclose(out[first:end].swapaxes(0, 1), expected.numpy(), **EXACT)
+    first_query = 0.3 * np.einsum("hd,hd->h", q[4], np.repeat(k[4], 2, axis=0).astype(np.float64))
+    np.testing.assert_allclose(lse[:, 4], first_query, rtol=1e-6)
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+def test_paged_attention(splits):
+    """The splits' shares, put together by their sums, against torch's attention to all keys."""
+    F, tensor = functional()
+    lengths, table = np.array([21, 0, 8], np.int32), np.array([[5, 0, 2], [1, 1, 1], [4, -1, -1]], np.int32)
+    q, k, v = (
+        random(36, (3, 2, 3, 4), "f32"),
+        random(37, (6, 8, 2, 4), "f32"),
+        random(38, (6, 8, 2, 4), "f32"),
+    )
+    out = np.empty((splits, 3, 2, 3, 4))
+    parts, lses = paged_attention.reference(q, k, v, table, lengths, out, 0.3, BN=4)
+    merged, lse = merge_attention.reference(parts.reshape(splits, 18, 4), lses.reshape(splits, 18))
+    for b, n in enumerate(lengths):
+        keys, values = (x[table[b]].reshape(24, 2, 4)[:n].swapaxes(0, 1) for x in (k, v))
+        expected = F.scaled_dot_product_attention(
+            *(tensor(x) for x in (q[b], keys, values)), scale=0.3
+        ).numpy()
+        result = merged.reshape(3, 2, 3, 4)[b]
+        np.testing.assert_allclose(result, expected if n else np.zeros((2, 3, 4)), **EXACT)
+        scores = 0.3 * np.einsum("hgd,hnd->hgn", q[b].astype(np.float64), keys)
+        sums = scipy.special.logsumexp(scores, axis=2) if n else np.full((2, 3), -np.inf)
+        np.testing.assert_allclose(lse.reshape(3, 2, 3)[b], sums, **EXACT)
 
 
 def functional():
