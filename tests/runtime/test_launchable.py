@@ -12,9 +12,7 @@ import mosaic_compile as mc
 from mosaic_compile.errors import ArgumentError
 from mosaic_compile.language.dtypes import i4
 from mosaic_compile.runtime import call, cuda, forms, streams
-from mosaic_compile.runtime.arguments import bind
 from mosaic_compile.runtime.cuda_launch import Resources
-from mosaic_compile.runtime.prepare import prepare_artifact
 
 from .fake_cuda import ADDRESS, FakeDriver
 from .fake_tensors import Tensor
@@ -156,19 +154,6 @@ def test_packed_elements_on_the_cpu():
     run = widen.compile(x, out)
     run(x[::-1].copy(), out)
     np.testing.assert_array_equal(out, np.arange(7, -9, -1))
-
-
-def test_an_artifact_made_ready_on_arrays(driver):
-    x, out = arrays()
-    artifact = mc.compile(scale, "sm90")
-    ready = prepare_artifact(artifact, bind(scale, (x, out), {}))
-    assert driver.launches == [] and ready.program.resources.registers == 42
-    for _ in range(2):
-        ready.launch()
-    assert len(driver.launches) == 2 and driver.launches[0].grid == [4, 1, 1]
-    host = np.arange(64, dtype=np.float32), np.zeros(64, np.float32)
-    prepare_artifact(mc.compile(scale, "cpu"), bind(scale, host, {})).launch()
-    np.testing.assert_array_equal(host[1], 2 * host[0])
 
 
 def test_forms_are_not_mixed_up_with_the_kernels_own(driver):
