@@ -28,7 +28,8 @@ class Launchable:
 
     The arrays must have the element types, shapes, strides and devices of those that it was compiled for, addresses of the
     same alignment to 16 bytes, and may not overlap where they are written; all of this is checked. Other arrays raise
-    ArgumentError: nothing is compiled any more. Arrays must live until the kernel has run.
+    ArgumentError: nothing is compiled any more. Arrays must live until the kernel has run. On a CPU it keeps to the number of
+    threads that was set when it was compiled.
     """
 
     def __init__(self, kernel: Kernel, program: Any, bound: Bound, given: Mapping[str, Any]):
