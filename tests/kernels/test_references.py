@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.special
@@ -141,7 +143,7 @@ def test_varlen_attention():
     q, k, v = random(33, (9, 4, 8), "f32"), random(34, (9, 2, 8), "f32"), random(35, (9, 2, 8), "f32")
     starts = np.array([0, 4, 4, 9], np.int32)
     out, lse = varlen_attention.reference(q, k, v, starts, starts, 0.3, causal=True)
-    for first, end in zip(starts, starts[1:]):
+    for first, end in itertools.pairwise(starts):
         one = (tensor(x[first:end].swapaxes(0, 1)[None]) for x in (q, k, v))
         expected = F.scaled_dot_product_attention(*one, is_causal=True, scale=0.3, enable_gqa=True)[0]
         np.testing.assert_allclose(out[first:end].swapaxes(0, 1), expected.numpy(), **EXACT)
