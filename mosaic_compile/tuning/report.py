@@ -15,14 +15,14 @@ from mosaic_compile.errors import MosaicError
 from .candidates import words
 from .measure import Timing
 
-State = Literal["waiting", "pruned", "failed", "compiled", "timed"]
+State = Literal["waiting", "pruned", "failed", "timed"]
 
 
 @dataclass(frozen=True)
 class Row:
     """A candidate.
 
-    state: "pruned" without being timed, "failed", or "timed". why: what speaks against it. predicted: microseconds by the
+    state: "pruned" without being timed, "failed" or "timed"; "waiting" before. why: what speaks against it. predicted: microseconds by the
     model of prune.py. compile_seconds: near 0 for what comes from the cache. resources: of the machine, as far as known.
     """
 

@@ -338,3 +338,15 @@ def test_where_a_kernels_text_stands_does_not_matter(tmp_path):
     first, moved = kernels
     first.autotune(*vectors())
     assert moved.compile(*vectors()).constants["B"] == 2048
+
+
+def test_check_runs_what_a_call_runs():
+    from mosaic_compile.check.case import make_case
+    from mosaic_compile.runtime.arguments import bind
+
+    def checked():
+        return make_case(scale, bind(scale, vectors(), {}), "cpu").spec.constants
+
+    assert checked() == SLOW
+    scale.autotune(*vectors())
+    assert checked() == FAST
