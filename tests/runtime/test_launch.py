@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -278,3 +280,60 @@ def test_without_a_gpu(monkeypatch):
     assert cuda.compute_capability() is None
     with pytest.raises(LaunchError, match="this machine has no NVIDIA GPU"), cuda.using_device(0):
         pass
+
+
+REFUSALS = {
+    "shared memory": (
+        "cuFuncSetAttribute",
+        dict(shared_memory=200 * 1024),
+        "this GPU cannot give a program 204800 bytes of shared memory: invalid argument (CUDA_ERROR_INVALID_VALUE)",
+    ),
+    "cluster": (
+        "cuFuncSetAttribute",
+        dict(cluster=16),
+        "this GPU has no clusters of 16 thread blocks: invalid argument (CUDA_ERROR_INVALID_VALUE)",
+    ),
+    "entry": (
+        "cuModuleGetFunction",
+        {},
+        "the code has no function 'k': invalid argument (CUDA_ERROR_INVALID_VALUE)",
+    ),
+    "grid": (
+        "",
+        dict(grid=["cdiv(M, N - 64)"]),
+        "the grid (cdiv(M, N - 64)) divides by zero for these sizes",
+    ),
+    "parameter": (
+        "",
+        dict(parameters=[{"kind": "texture"}]),
+        "the manifest has a parameter of unknown kind 'texture'",
+    ),
+    "target": ("", dict(target="sm100"), "the kernel 'k' is compiled for sm100, and GPU 0 is an sm90"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_code_that_cannot_be_used(driver, case):
+    function, changes, expected = REFUSALS[case]
+    driver.fails[function] = 1
+    with pytest.raises(LaunchError) as error:
+        run(driver, **changes)
+    assert error.value.message == expected
+    assert driver.current == OUTER_CONTEXT and driver.launches == []
+
+
+def test_pytorchs_stream_is_taken_once_pytorch_uses_a_gpu(monkeypatch):
+    uses = []
+    torch = SimpleNamespace(
+        cuda=SimpleNamespace(is_initialized=lambda: bool(uses)),
+        _C=SimpleNamespace(_cuda_getCurrentRawStream=lambda device: 70 + device),
+    )
+    monkeypatch.setattr(streams, "_torch_stream", None)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    assert streams.current_stream(1) == streams.DEFAULT
+    uses.append("a GPU")
+    assert streams.current_stream(1) == 71
+    monkeypatch.delitem(sys.modules, "torch")
+    assert streams.current_stream(2) == 72
+    monkeypatch.setattr(streams, "_torch_stream", None)
+    assert streams.current_stream(2) == streams.DEFAULT
