@@ -3,14 +3,13 @@
 Each call gets other arrays of a rotating set. Ours is measured first, then the peer: taking turns would leave the BLAS's threads
 spinning on the cores that ours has just been given.
 
-Usage: python benchmarks/cpu.py [--threads 1 2] [--rows matmul softmax] [--runs 15] [--best]
+Usage: python benchmarks/cpu.py [--threads 1 2] [--rows matmul softmax] [--runs 15] [--best] [--instructions]
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import itertools
 import os
 import platform
 import time
@@ -25,21 +24,13 @@ os.environ.pop("OPENBLAS_CORETYPE", None)  # the BLAS is to choose its best code
 
 import ggml
 import numpy as np
+import quantized
 import torch
 from rich.console import Console
 from rich.table import Table
 
 import mosaic_compile as mc
-from mosaic_compile.kernels import (
-    flash_attention,
-    matmul,
-    quantize_rows,
-    quantized_matmul,
-    rms_norm,
-    rope,
-    softmax,
-)
-from mosaic_compile.kernels.quantized_matmul import LANES, quantized
+from mosaic_compile.kernels import flash_attention, matmul, rms_norm, rope, softmax
 
 SETS = 3  # of arguments, which the calls rotate through
 
@@ -55,6 +46,7 @@ class Row:
     bytes: float
     wanted: float  # the ratio to reach
     make: Callable[[np.random.Generator], tuple[Callable[[], Any], Callable[[], Any]]]
+    count: Callable[[], tuple[float, float]] | None = None  # instructions for each product of numbers
 
 
 def floats(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -125,68 +117,13 @@ def rope_row(s: int, heads: int, d: int) -> Row:
     return Row("RoPE f32", f"{s}x{heads}x{d}", "PyTorch", 0, 8 * s * heads * d, 1.5, make)
 
 
-def aligned(array: np.ndarray) -> np.ndarray:
-    """A copy that starts at a cache line, as arrays of PyTorch and of ggml do."""
-    room = np.empty(array.nbytes + 64, np.uint8)
-    start = -room.ctypes.data % 64
-    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
-@functools.cache
-def weights_of(bits: int, n: int, k: int) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-    """Of SETS matrices, the words, the scales, and ggml's blocks; the matrices are one, its rows in other places."""
-    w = floats(np.random.default_rng(1), n, k)
-    words, scales = quantized(w, bits, ggml.BLOCK)
-    blocks = ggml.quantized(w, QUANTIZED[bits][1]).reshape(n, -1)
-    return tuple([aligned(np.roll(a, i, axis=0)) for i in range(SETS)] for a in (words, scales, blocks))
-
-
-@functools.cache
-def products(bits: int, m: int, n: int, k: int, threads: int) -> ggml.Products:
-    x = floats(np.random.default_rng(2), m, k)
-    return ggml.Products(QUANTIZED[bits][1], x, n, weights_of(bits, n, k)[2], threads)
-
-
 def quantized_row(bits: int, m: int, n: int, k: int) -> Row:
-    """x in f32 by quantized weights; both quantize x first."""
-    name, kind = QUANTIZED[bits]
-    constants = DECODE if m == 1 else PREFILL
-    numbers = itertools.count()
-
-    def make(rng: np.random.Generator) -> tuple[Callable[[], Any], Callable[[], Any]]:
-        index = next(numbers) % SETS
-        words, scales = (each[index] for each in weights_of(bits, n, k)[:2])
-        x, blocks = floats(np.random.default_rng(2), m, k), words.shape[1]
-        q = aligned(np.empty((blocks, m, LANES * ggml.BLOCK), np.int8))
-        x_scales, sums = (aligned(np.empty((blocks, m, LANES), t)) for t in (np.float32, np.int32))
-        out, peer = aligned(np.empty((m, n), np.float32)), products(bits, m, n, k, torch.get_num_threads())
-
-        def ours() -> None:
-            quantize_rows(x, q, x_scales, sums)
-            quantized_matmul(q.view(np.int32), x_scales, sums, words, scales, out, BITS=bits, **constants)
-
-        ours()
-        peer.compute(index)
-        other = peer.result(index)
-        assert np.linalg.norm(out - other) < 0.2 * np.linalg.norm(other), "the products are not the same"
-        return ours, lambda: peer.compute(index)
-
-    size = f"{m}x{n}x{k}"
-    return Row(
-        f"matmul {name}",
-        size,
-        "llama.cpp",
-        2 * m * n * k * (m > 1),
-        ggml.BYTES[kind] * n * k / ggml.BLOCK,
-        0.9,
-        make,
-    )
+    flops, read = 2 * m * n * k * (m > 1), quantized.weight_bytes(bits, n, k)
+    count = functools.partial(quantized.counted, bits, m, k)
+    make = quantized.maker(bits, m, n, k)
+    return Row(f"matmul, {bits} bits", f"{m}x{n}x{k}", "llama.cpp", flops, read, 0.9, make, count)
 
 
-QUANTIZED = {4: ("Q4", ggml.Q4_0), 8: ("Q8", ggml.Q8_0)}
-DECODE, PREFILL = dict(BM=1, BN=1), dict(BM=8, BN=16)
 MATMUL = dict(BM=256, BN=256, BK=256)
 ATTENTION = dict(BM=64, BN=64)
 ROWS = {
@@ -255,11 +192,24 @@ def lines(
                 )  # fmt: skip
 
 
+def instructions(rows: list[Row]) -> Table:
+    table = Table(
+        *("kernel", "size", "ours", "peer", "peer / ours"),
+        title="instructions for each product of two numbers",
+    )
+    for row in rows:
+        assert row.count is not None
+        ours, peers = row.count()
+        table.add_row(row.name, row.size, f"{ours:.3f}", f"{peers:.3f}", f"{peers / ours:.2f}")
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     cores = os.cpu_count() or 1
     parser.add_argument("--threads", type=int, nargs="+", default=[1, cores], help="numbers of threads")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), help="kernels")
+    parser.add_argument("--instructions", action="store_true", help="count them too, by valgrind, as AVX2")
     parser.add_argument("--runs", type=int, default=15, help="measurements of each (15)")
     parser.add_argument(
         "--best", action="store_true", help="the fastest of them, where others use the machine too"
@@ -284,6 +234,8 @@ def main() -> None:
             for line in lines(rows, [count], options.runs, min if options.best else median):
                 table.add_row(*line)
     console.print(table)
+    if options.instructions:
+        console.print(instructions([row for name in rows for row in ROWS[name] if row.count]))
 
 
 if __name__ == "__main__":

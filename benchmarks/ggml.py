@@ -41,6 +41,12 @@ def is_installed() -> bool:
     return find_spec("xllamacpp") is not None
 
 
+def folders() -> list[Path]:
+    """Where a process finds the package that this one has found."""
+    found = find_spec("xllamacpp")
+    return [] if found is None or found.origin is None else [Path(found.origin).parents[1]]
+
+
 @functools.cache
 def library() -> Any:
     """The library with the types of its functions; raises ModuleNotFoundError where xllamacpp is not installed."""
