@@ -15,8 +15,9 @@ WAKE = 0.2  # seconds
 WARM_UPS = 3
 FIRST = 5  # launches that say how many more are worth it
 HOPELESS = 1.5  # times the best: no more launches
+FAR = 20.0  # times the best: one launch is enough, even the first
 BUDGET = 100_000.0  # microseconds of launches of a candidate
-FEWEST, MOST = 10, 300
+MOST = 300
 FINAL = 1.1  # times the best: those within are timed again, in turn
 ROUNDS = 5
 
@@ -66,20 +67,29 @@ def timing(times: Sequence[float], machine: Machine, hopeless: bool = False) -> 
 
 def wake(ready: Ready) -> None:
     """Launches a candidate for a while: clocks rise under load, and who comes first should not pay for that."""
-    end = perf_counter() + WAKE
+    end, count = perf_counter() + WAKE, FIRST
     while perf_counter() < end:
-        ready.times(FIRST)
+        ready.times(count)
+        count = min(2 * count, MOST)
 
 
 def measure(ready: Ready, best: float) -> Timing:
     """Times a candidate. best: microseconds of the fastest so far; raises LaunchError where a launch fails."""
-    ready.times(WARM_UPS)
+    for _ in range(WARM_UPS):
+        cold = ready.times(1)
+        if cold[0] > FAR * best:
+            return timing(cold, ready.machine, hopeless=True)
     first = ready.times(FIRST)
     fastest = min(first)
     if fastest > HOPELESS * best:
         return timing(first, ready.machine, hopeless=True)
-    count = min(MOST, max(FEWEST, int(BUDGET / max(fastest, 1.0))))
-    return timing(ready.times(count), ready.machine)
+    count = launches(fastest)
+    return timing(first if count <= FIRST else ready.times(count), ready.machine)
+
+
+def launches(microseconds: float) -> int:
+    """How many launches are worth their time."""
+    return min(MOST, max(FIRST, int(BUDGET / max(microseconds, 1.0))))
 
 
 def finals(ready: Sequence[Ready], count: int) -> list[Timing]:

@@ -22,8 +22,8 @@ State = Literal["waiting", "pruned", "failed", "timed"]
 class Row:
     """A candidate.
 
-    state: "pruned" without being timed, "failed" or "timed"; "waiting" before. why: what speaks against it. predicted: microseconds by the
-    model of prune.py. compile_seconds: near 0 for what comes from the cache. resources: of the machine, as far as known.
+    state: "pruned" without being timed, "failed" or "timed"; "waiting" before. why: what speaks against it. predicted:
+    microseconds by model.py. compile_seconds: near 0 for what comes from the cache. resources: of the machine, as far as known.
     """
 
     entry: Mapping[str, Any]
@@ -128,7 +128,7 @@ def _cells(row: Row, best: float, doing: str) -> dict[str, str]:
         cells["quartiles"] = f"{time(timing.low)} … {time(timing.high)}"
         cells["ratio"] = f"{timing.microseconds / best:.2f}"
         if timing.hopeless:
-            cells[""] = f"hopeless: {timing.launches} launches"
+            cells[""] = f"hopeless: {timing.launches} launch{'es' * (timing.launches > 1)}"
     return cells
 
 

@@ -19,7 +19,7 @@ from .arrays import array_sets
 from .candidates import Choice, choices, words
 from .compile import compile_all
 from .machine import Machine
-from .measure import BUDGET, FEWEST, FINAL, MOST, Ready, finals, measure, wake
+from .measure import FINAL, Ready, finals, launches, measure, wake
 from .report import Row, TuningReport
 
 Watch = Callable[[tuple[Row, ...], Mapping[int, str]], None]
@@ -158,8 +158,7 @@ def _decide(ready: Mapping[int, Ready], state: _State) -> None:
         return
     state.doing.update(dict.fromkeys(close, "timing again"))
     state.show()
-    count = min(MOST, max(FEWEST, int(BUDGET / max(best, 1.0))))
-    for number, timing in zip(close, finals([ready[number] for number in close], count)):
+    for number, timing in zip(close, finals([ready[number] for number in close], launches(best))):
         state.set(number, timing=timing)
 
 

@@ -148,6 +148,13 @@ def test_a_hopeless_candidate_is_launched_a_few_times():
     assert report.best.entry == dict(B=2048)
 
 
+def test_a_candidate_that_takes_for_ever_is_launched_once():
+    machine = Planned(lambda program: {1: 100.0, 2048: 2001.0}[program.constants["B"]])
+    report = tune(scale, bind(scale, vectors(), {}), CPU, machine)
+    assert sum(program.constants["B"] == 2048 for program in machine.launched) == 1
+    assert report.rows[1].timing.hopeless and "hopeless: 1 launch\n" in str(report)
+
+
 def test_candidates_that_are_close_are_timed_again_in_turn():
     machine = Planned(lambda program: {1: 100.0, 2048: 95.0, 64: 120.0}[program.constants["B"]])
     tune(scale, bind(scale, vectors(), {}), CPU, machine, [dict(B=64)])
@@ -235,3 +242,17 @@ def test_the_report_as_text():
     assert slow.split()[2:] == ["2.00", "ms", "2.00", "ms", "…", "2.00", "ms", "1.25"]
     assert fast.split()[2:] == ["1.60", "ms", "1.60", "ms", "…", "1.60", "ms", "1.00"]
     assert summary.startswith("best: B=2048, 1.60 ms, 1.25x as fast as B=1; ")
+
+
+@pytest.mark.parametrize("target", ["sm90", "cpu"])
+def test_other_processes_compile_to_the_same_bytes(target, cache, monkeypatch):
+    from mosaic_compile import driver
+    from mosaic_compile.kernels import matmul
+
+    found = targets.find(target)
+    specs = [matmul.specialize(tuned=dict(BM=64, BN=64, BK=32, num_warps=4, num_stages=2), dims=dict(K=64))]
+    elsewhere = []
+    compiling.compile_all(matmul, specs, found, lambda *result: elsewhere.append(result[1]))
+    monkeypatch.setenv("MOSAIC_CACHE_DIR", str(cache / "another"))
+    here = driver.cached_artifact(matmul, specs[0], driver.Compilation(found))
+    assert elsewhere == [here]
