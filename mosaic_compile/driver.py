@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import json
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -382,14 +383,25 @@ def cached_artifact(kernel: Kernel, spec: Specialization, compilation: Compilati
     The key is all that decides the result: the traced IR with its locations (so that constants, helpers and closures
     count), the target's pipeline with its options, the versions, the compiler's own text, and Triton's settings.
     """
-    traced = trace(kernel, spec)
+    traced = trace(kernel, spec, _context())
 
     def make() -> Artifact:
+        _local.context = None  # passes may leave anything in it
         artifact = compile_kernel(kernel, spec, compilation, traced).artifact
         assert artifact is not None
         return artifact
 
     return cache.get_or_make(cache_key(kernel, spec, compilation, traced), make)
+
+
+_local = threading.local()
+
+
+def _context() -> ir.Context:
+    """This thread's context for kernels whose result is looked up: to make one takes as long as to trace a kernel."""
+    if getattr(_local, "context", None) is None:
+        _local.context = new_context()
+    return _local.context
 
 
 def cache_key(kernel: Kernel, spec: Specialization, compilation: Compilation, traced: ir.Module) -> str:

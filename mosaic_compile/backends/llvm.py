@@ -91,7 +91,7 @@ def _lacking(target: CpuTarget) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Generated:
-    """Assembly, with the IR that it was made from: the object is made from the same."""
+    """Assembly, with the IR that it was made from: so is the object, where there is no assembler."""
 
     contents: str
     source: str
@@ -133,6 +133,10 @@ class LlvmStage:
             )
             return self._generate(text, session)
         if isinstance(state, Generated):
+            assert isinstance(session.target, CpuTarget)
+            machine = codegen.Machine.of(session.target)
+            if not alone and codegen.can_assemble(machine):
+                return codegen.assembled(state.contents, machine)
             return self._generate(state.source, session)
         contents = self._generate(state, session)
         return Generated(contents, state) if self.step == "assembly" else contents

@@ -21,14 +21,14 @@ from .source import FunctionNode, body_of, display_path, function_node
 from .statements import block
 
 
-def trace(kernel: Kernel, spec: Specialization) -> ir.Module:
-    """The kernel as a module of the `tile` dialect, in a context of its own.
+def trace(kernel: Kernel, spec: Specialization, context: ir.Context | None = None) -> ir.Module:
+    """The kernel as a module of the `tile` dialect, in a context of its own unless one is given (see mlir.new_context).
 
     Raises a MosaicError with the user's line for every mistake in the kernel's text.
     """
     node = function_node(kernel.function)
     frame = Frame(display_path(kernel.function.__code__.co_filename))
-    with new_context(), frame.at(node):
+    with context or new_context(), frame.at(node):
         module = ir.Module.create()
         with ir.InsertionPoint(module.body):
             entry = _function(kernel, spec)

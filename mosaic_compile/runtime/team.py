@@ -147,6 +147,7 @@ class Team(NamedTuple):
 
     serve: Any
     lead: Any
+    code: Any  # what the two lie in
 
 
 @functools.cache
@@ -168,8 +169,7 @@ def team() -> Team:
     lead = ctypes.CFUNCTYPE(None, pointer, Share, ctypes.c_char_p, i64, i64, i64, pointer, i64)(
         linked["lead"]
     )
-    serve.library = lead.library = linked  # the code lives as long as this
-    return Team(serve, lead)
+    return Team(serve, lead, linked)
 
 
 def _is_x86(binding: Any) -> bool:

@@ -6,9 +6,10 @@ import subprocess
 
 import numpy as np
 import pytest
+from llvmlite import binding
 
 from mosaic_compile import targets
-from mosaic_compile.backends import llvm
+from mosaic_compile.backends import codegen, llvm
 from mosaic_compile.backends.link import link
 
 from .programs import ADD, COPY, PLACES, compile_program
@@ -151,3 +152,23 @@ def test_every_stage_is_listed():
     stages = llvm.machine_stages(targets.host_cpu())
     assert [s.name for s in stages] == ["llvm-dialect", "llvm", "llvm-opt", "asm", "object"]
     assert all(s.summary for s in stages)
+
+
+@pytest.mark.parametrize("target", ["x86-64-v3", "x86-64-v4"])
+def test_assembling_gives_what_generating_again_does(target):
+    """Code, constants and unwinding tables, byte by byte; also where the kernel's path has quotes and backslashes."""
+    found = targets.find(target)
+    machine = codegen.Machine.of(found)
+    if not codegen.can_assemble(machine):
+        pytest.skip("another architecture")
+    text = compile_program(ADD, found)[1]["llvm-opt"].replace('filename: "', r'filename: "a\22b\5C')
+    sections = [
+        {s.name(): s.data() for s in binding.ObjectFileRef.from_data(code).sections()}
+        for code in (
+            codegen.object(text, machine),
+            codegen.assembled(codegen.assembly(text, machine), machine),
+        )
+    ]
+    for name in (b".text", b".rodata", b".eh_frame"):
+        assert sections[0].get(name) == sections[1].get(name)
+    assert sections[0][b".text"]

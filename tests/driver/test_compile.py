@@ -9,6 +9,7 @@ import pytest
 import mosaic_compile as mc
 from mosaic_compile import driver, targets
 from mosaic_compile.errors import ArgumentError, TargetLimitError, UnknownTargetError
+from mosaic_compile.mlir import new_context
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +114,19 @@ def test_a_compiled_kernel_comes_from_the_cache(monkeypatch):
     assert mc.compile(rows, "sm80") == first
     with pytest.raises(TypeError):
         mc.compile(rows, "sm89")
+
+
+def test_kernels_that_are_found_share_a_context(monkeypatch):
+    mc.compile(rows, "sm80")
+    made = []
+    monkeypatch.setattr(driver, "new_context", lambda: made.append(new_context()) or made[-1])
+    driver._local.context = None
+    mc.compile(rows, "sm80")
+    mc.compile(rows, "sm80")
+    assert len(made) == 1
+    mc.compile(make(7.0), "cpu")  # not found: what it is compiled in is not used again
+    mc.compile(rows, "sm80")
+    assert len(made) == 2
 
 
 def make(factor, line=0):
