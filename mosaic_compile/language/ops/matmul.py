@@ -130,7 +130,7 @@ def dot4(a: Any, b: Any, acc: Any = None) -> Tile:
     acc = constant(0, i32, ()) if acc is None else require_tile(acc, "mc.dot4's accumulator")
     if acc.dtype is not i32:
         raise ElementTypeError(f"mc.dot4 accumulates in i32, not {acc.dtype}", "convert it: .to(mc.i32)")
-    shape = broadcast_shapes("mc.dot4", a.shape, b.shape, acc.shape)
+    shape = broadcast_shapes("mc.dot4", *(x.shape for x in (a, b, acc) if x.shape))
     a, b, acc = (broadcast(x, shape) for x in (a, b, acc))
     signed = bool_attribute(a.dtype is i32)
     return Tile(Dot4Op(a.value, b.value, acc.value, signed, ir_type(i32, shape)).result, i32, shape)
