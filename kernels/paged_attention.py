@@ -50,7 +50,11 @@ def reference(
             dict(BG=16, BN=32, num_warps=4, num_stages=3),
             dict(BG=16, BN=16, num_warps=4, num_stages=2),
         ],
-        cpu=[dict(BG=16, BN=16)],
+        cpu=[
+            dict(BG=4, BN=16),
+            dict(BG=8, BN=16),
+            dict(BG=4, BN=32),
+        ],  # blocks within a page: CPUs gather slowly
     ),
     reference=reference,
 )
@@ -115,11 +119,11 @@ def paged_attention(
     first = begin + s * share
     last = mc.minimum(first + share, end)
     if window:
-        for n in range(first, mc.minimum(whole, last)):
+        for n in mc.range(first, mc.minimum(whole, last), num_stages=1):
             acc, total, top = step(n, acc, total, top, True)
     for n in range(mc.maximum(first, whole), mc.minimum(full, last)):  # without masks
         acc, total, top = step(n, acc, total, top, False)
-    for n in range(mc.maximum(first, full), last):
+    for n in mc.range(mc.maximum(first, full), last, num_stages=1):  # at most one
         acc, total, top = step(n, acc, total, top, True)
 
     mc.store(out[s, b, h], (g, 0), averaged(acc, total).to(out.dtype))

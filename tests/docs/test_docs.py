@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import mosaic_compile as mc
 from mosaic_compile.language.reference import markdown, operations
@@ -32,6 +33,17 @@ def test_the_example_of_quantized_products():
     x, weights, out = (names[name].astype(float) for name in ("x", "weights", "out"))
     wanted = x @ weights.T
     assert np.linalg.norm(out - wanted) < 0.15 * np.linalg.norm(wanted)  # 4 bits of a normal distribution
+
+
+def test_the_example_of_operators():
+    torch = pytest.importorskip("torch")
+    names: dict = {}
+    exec((ROOT / "docs/torch.md").read_text().split("```python\n")[1].split("```")[0], names)
+    x, ones = torch.full((2, 64), 3.0), torch.ones(64, 8) / 64
+    result = names["layer"](x, torch.ones(64), ones, ones)  # rows of 1, of which products are 1
+    torch.testing.assert_close(
+        result, torch.full((2, 8), 1 / (1 + np.exp(-1.0))).float(), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_files_that_documents_name_exist():
