@@ -31,6 +31,10 @@ def reference(logits, labels, *, label_smoothing=0.0, ignore_index=-100) -> tupl
     tune=dict(
         gpu=[
             dict(BM=1, BN=4096, num_warps=8),  # the vocabularies of language models
+            dict(BM=1, BN=4096, num_warps=4),
+            dict(BM=1, BN=8192, num_warps=8),
+            dict(BM=1, BN=8192, num_warps=16),
+            dict(BM=1, BN=16384, num_warps=16),
             dict(BM=4, BN=1024, num_warps=4),
             dict(BM=16, BN=128, num_warps=4),  # few classes
         ],

@@ -31,6 +31,13 @@ def reference(x, cos, sin, positions=None, *, interleaved=False) -> np.ndarray:
             dict(BS=4, BH=8, num_warps=4),
             dict(BS=1, BH=8, num_warps=4),  # few tokens
             dict(BS=8, BH=8, num_warps=8),
+            dict(BS=1, BH=8, num_warps=2),
+            dict(BS=1, BH=16, num_warps=2),
+            dict(BS=1, BH=16, num_warps=4),
+            dict(BS=1, BH=32, num_warps=4),
+            dict(BS=1, BH=32, num_warps=8),
+            dict(BS=2, BH=8, num_warps=4),
+            dict(BS=2, BH=16, num_warps=4),
         ],
         cpu=[
             dict(BS=4, BH=8),

@@ -21,6 +21,11 @@ def reference(x: np.ndarray) -> np.ndarray:
     tune=dict(
         gpu=[
             dict(BM=1, BN=4096, num_warps=8),  # long rows
+            dict(BM=1, BN=4096, num_warps=4),
+            dict(BM=1, BN=8192, num_warps=8),
+            dict(BM=1, BN=8192, num_warps=16),
+            dict(BM=1, BN=2048, num_warps=4),
+            dict(BM=2, BN=2048, num_warps=8),
             dict(BM=4, BN=1024, num_warps=4),
             dict(BM=16, BN=128, num_warps=4),  # many short rows
         ],
