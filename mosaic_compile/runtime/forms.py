@@ -55,7 +55,7 @@ def _read_torch(value: Any) -> tuple[int, Part]:
         value.shape,
         value.stride(),
         value.dtype,
-        value.device,
+        value.get_device(),  # -1 for the host; of GPUs a process has one kind
         value.is_neg(),
     )
 
@@ -108,35 +108,36 @@ def form_of(kernel: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Form
     if len(args) > len(listed):
         return None
     given: Iterable[tuple[tuple[str, str, Any], Any]] = zip(listed, args)
+    key: list[Any] = [kernel, threads.get_num_threads()]
     if kwargs:
         if not kwargs.keys() <= by_name.keys():
             return None
         given = itertools.chain(given, ((by_name[name], value) for name, value in kwargs.items()))
-    key: list[Any] = [kernel, threads.get_num_threads()]
+        key.append((len(args), *kwargs))
     addresses: dict[str, int] = {}
     scalars: dict[str, Any] = {}
-    producers: list[int] = []
-    owners: list[Any] = []
+    producers: Sequence[int] = ()
+    owners: Sequence[Any] = ()
     try:
         for (name, kind, declared), value in given:
-            key.append(name)
             if kind is _ARRAY:
-                if value is None:
-                    continue
                 read = _readers.get(type(value)) or reader_of(value)
                 if read is not None:
                     addresses[name], part = read(value)
                     key.append(part)
-                    continue
-                info = describe(value, name)
-                addresses[name] = info.address
-                key += (info.address % ALIGNMENT, info.shape, info.strides, info.dtype.name)
-                key += (info.device, info.device_index, info.writable)
-                owners.append(info.owner)
-                if info.stream is not None:
-                    producers.append(info.stream)
+                elif value is None:
+                    key.append(None)
+                else:
+                    info = describe(value, name)
+                    addresses[name] = info.address
+                    key += (info.address % ALIGNMENT, info.shape, info.strides, info.dtype.name)
+                    key += (info.device, info.device_index, info.writable)
+                    owners = (*owners, info.owner)
+                    if info.stream is not None:
+                        producers = (*producers, info.stream)
             elif kind is _SCALAR:
                 scalars[name] = check_scalar(declared, value)
+                key.append(_SCALAR)
             else:
                 key += (type(value), value)
     except (CloserLook, ArgumentError, RuntimeError, AttributeError):

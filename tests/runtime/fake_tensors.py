@@ -38,6 +38,9 @@ class Tensor:
     def stride(self) -> tuple[int, ...]:
         return self._strides
 
+    def get_device(self) -> int:
+        return self.device.index
+
     def numel(self) -> int:
         return math.prod(self.shape)
 
