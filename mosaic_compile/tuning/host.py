@@ -34,7 +34,6 @@ class Host:
         cpu = targets.host_cpu()
         self.about = {
             "device": f"{_model()} ({cpu.cpu})",
-            "driver": f"{platform.system()} {platform.release()}",
             "threads": str(threads.get_num_threads()),
         }
 

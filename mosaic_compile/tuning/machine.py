@@ -19,7 +19,7 @@ class Machine(Protocol):
 
     @property
     def about(self) -> Mapping[str, str]:
-        """What decides how long kernels take here: the device's name and its driver's version among it."""
+        """What decides how long kernels take here: the `device`'s name, a GPU's `driver`, a CPU's `threads`."""
 
     @property
     def cache_bytes(self) -> int:
