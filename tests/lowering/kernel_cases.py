@@ -138,4 +138,5 @@ CASES = [
     attention("full", mc.bf16, 40, 56, 0.05),
     attention("causal", mc.f16, 40, 56, 0.01, causal=True),
     attention("odd", mc.f32, 33, 17, 1e-3, causal=True, multiples={"S": 1}),
+    attention("window", mc.bf16, 40, 56, 0.05, causal=True, window=20, softcap=2.0),
 ]
