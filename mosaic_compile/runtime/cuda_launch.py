@@ -154,26 +154,27 @@ class TensorMap:
 
 
 @functools.lru_cache(maxsize=4096)
-def encode(tensor_map: TensorMap, address: int) -> bytes:
+def encode(tensor_map: TensorMap, address: int, context: int) -> bytes:
     """A CUtensorMap for a tiled copy: no interleaving, zeros outside the array; raises LaunchError."""
     storage = (ctypes.c_uint8 * (_BYTES + _ALIGN))()
     offset = -ctypes.addressof(storage) % _ALIGN
     rank = len(tensor_map.sizes)
-    result = cuda.driver().cuTensorMapEncodeTiled(
-        ctypes.c_void_p(ctypes.addressof(storage) + offset),
-        ctypes.c_int(tensor_map.element_type),
-        ctypes.c_uint32(rank),
-        ctypes.c_void_p(address),
-        # The driver counts dimensions from the innermost, whose stride it takes for granted.
-        (ctypes.c_uint64 * rank)(*reversed(tensor_map.sizes)),
-        (ctypes.c_uint64 * max(rank - 1, 1))(*list(reversed(tensor_map.byte_strides))[1:]),
-        (ctypes.c_uint32 * rank)(*reversed(tensor_map.box)),
-        (ctypes.c_uint32 * rank)(*[1] * rank),
-        ctypes.c_int(0),
-        ctypes.c_int(tensor_map.swizzle),
-        ctypes.c_int(_L2_PROMOTION_128B),
-        ctypes.c_int(0),
-    )
+    with cuda.using_context(context):
+        result = cuda.driver().cuTensorMapEncodeTiled(
+            ctypes.c_void_p(ctypes.addressof(storage) + offset),
+            ctypes.c_int(tensor_map.element_type),
+            ctypes.c_uint32(rank),
+            ctypes.c_void_p(address),
+            # The driver counts dimensions from the innermost, whose stride it takes for granted.
+            (ctypes.c_uint64 * rank)(*reversed(tensor_map.sizes)),
+            (ctypes.c_uint64 * max(rank - 1, 1))(*list(reversed(tensor_map.byte_strides))[1:]),
+            (ctypes.c_uint32 * rank)(*reversed(tensor_map.box)),
+            (ctypes.c_uint32 * rank)(*[1] * rank),
+            ctypes.c_int(0),
+            ctypes.c_int(tensor_map.swizzle),
+            ctypes.c_int(_L2_PROMOTION_128B),
+            ctypes.c_int(0),
+        )
     cuda.check(
         result,
         f"no TMA descriptor fits an array of sizes {tensor_map.sizes} and byte strides {tensor_map.byte_strides}",

@@ -82,7 +82,7 @@ class Launcher:
                     code, map_ = "128s", tensor_map(parameter, bound.arrays[name])
                     if 0 in bound.arrays[name].shape:
                         place = stand_in(self.device, name in self.written)
-                        value = cuda_launch.encode(map_, place)  # type: ignore[assignment]
+                        value = cuda_launch.encode(map_, place, self.context)  # type: ignore[assignment]
                     else:
                         descriptors.append((name, slot, map_))
                 case {"kind": "scratch", "name": name}:
@@ -147,7 +147,7 @@ class Prepared:
         for name, slot in self.arrays:
             values[slot] = addresses[name]
         for name, slot, map_ in self.descriptors:
-            values[slot] = cuda_launch.encode(map_, addresses[name])
+            values[slot] = cuda_launch.encode(map_, addresses[name], self.launcher.context)
         for name, slot, encode in self.scalars:
             if name in scalars:
                 values[slot] = encode(scalars[name])
@@ -326,7 +326,8 @@ def scratch(kind: str, size: int, device: int, stream: int) -> int:
     into a graph have their own, since a graph may run beside the stream.
     """
     with cuda.using_device(device):
-        key = (kind, device, cuda.stream_number(stream), cuda.capture_of(stream))
+        capture = cuda.capture_of(stream)  # then the stream has no number to ask for
+        key = (kind, device, capture, 0 if capture else cuda.stream_number(stream))
         address, have = _scratch.get(key, (0, 0))
         if have < size:
             with cuda.outside_capture():

@@ -44,7 +44,7 @@ def test_structures_are_laid_out_as_cuda_h_says():
 
 def tensor_map(driver: FakeDriver, info: ArrayInfo, box, axes=(0, 1), swizzle=3, element_type=9):
     parameter = {"axes": list(axes), "box": list(box), "swizzle": swizzle, "element_type": element_type}
-    result = cuda_launch.encode(launch.tensor_map(parameter, info), info.address)
+    result = cuda_launch.encode(launch.tensor_map(parameter, info), info.address, 0)
     assert len(result) == 128
     to, kind, rank, address, sizes, strides, boxes, steps, interleave, swizzled, promotion, fill = driver.of(
         "cuTensorMapEncodeTiled"
