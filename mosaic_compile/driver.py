@@ -310,20 +310,22 @@ def _arrays(kernel: Kernel, spec: Specialization, access: Mapping[str, str]) -> 
 
 def versions(target: Target) -> dict[str, str]:
     """The versions of everything that decides the result."""
-    import importlib.metadata  # slow to import
-
     packages = {
         "mosaic-compile": "mosaic-compile",
         "torch-mlir": "torch-mlir",
         **{package: package for package in targets.backend(target).PACKAGES},
     }
-    found = {}
-    for name, package in packages.items():
-        try:
-            found[name] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+    return {name: _version(package) for name, package in packages.items()}
+
+
+@functools.cache
+def _version(package: str) -> str:
+    import importlib.metadata  # slow to import
+
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def compile(

@@ -15,8 +15,9 @@ FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 
 @functools.lru_cache(maxsize=64)
-def _parse(text: str, file: str) -> ast.Module:
-    return ast.parse(text, file)
+def _functions(text: str, file: str) -> tuple[FunctionNode, ...]:
+    """The functions that a text defines, wherever they stand in it."""
+    return tuple(node for node in ast.walk(ast.parse(text, file)) if isinstance(node, FunctionNode))
 
 
 def display_path(file: str) -> str:
@@ -65,8 +66,8 @@ def function_node(fn: FunctionType) -> FunctionNode:
             f"the source of '{fn.__name__}' cannot be read (it was defined in {code.co_filename})",
             "define kernels and their helpers in a file or a notebook cell: the compiler reads their text",
         )
-    tree = _parse("".join(lines), code.co_filename)
-    candidates = [node for node in ast.walk(tree) if _is_definition_of(node, code)]
+    functions = _functions("".join(lines), code.co_filename)
+    candidates = [node for node in functions if _is_definition_of(node, code)]
     if not candidates:
         raise SourceUnavailableError(
             f"'{fn.__name__}' is not at line {code.co_firstlineno} of {code.co_filename} any more",
@@ -79,26 +80,21 @@ def function_node(fn: FunctionType) -> FunctionNode:
             "write def",
             (span_of(node, display_path(code.co_filename)),),
         )
-    return node  # type: ignore[return-value]
+    return node
 
 
-def _is_definition_of(node: ast.AST, code: CodeType) -> bool:
+def _is_definition_of(node: FunctionNode, code: CodeType) -> bool:
     if isinstance(node, ast.Lambda):
         return code.co_name == "<lambda>" and node.lineno == code.co_firstlineno
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        first = min([d.lineno for d in node.decorator_list], default=node.lineno)
-        return node.name == code.co_name and code.co_firstlineno in (first, node.lineno)
-    return False
+    first = min([d.lineno for d in node.decorator_list], default=node.lineno)
+    return node.name == code.co_name and code.co_firstlineno in (first, node.lineno)
 
 
-def _closest(candidates: list[ast.AST], code: CodeType) -> ast.AST:
+def _closest(candidates: list[FunctionNode], code: CodeType) -> FunctionNode:
     """Several lambdas in one line: the one whose body holds the code's columns."""
     positions = [(p[0], p[2]) for p in code.co_positions() if p[0] is not None and p[2] is not None]
     for node in candidates:
-        body = node.body  # type: ignore[attr-defined]
-        if isinstance(node, ast.Lambda) and any(
-            (body.lineno, body.col_offset) == position for position in positions
-        ):
+        if isinstance(node, ast.Lambda) and (node.body.lineno, node.body.col_offset) in positions:
             return node
     return candidates[0]
 
