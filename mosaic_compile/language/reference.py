@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import mosaic_compile as mc
+from mosaic_compile import api
 from mosaic_compile.language import ops
 
 FAMILIES = {
@@ -37,7 +37,7 @@ OPERATORS = {
 def operations() -> dict[str, list[tuple[str, Callable[..., Any]]]]:
     """By family: how each operation is written, and its function."""
     found: dict[str, list[tuple[str, Callable[..., Any]]]] = {family: [] for family in FAMILIES}
-    for name, function in {**{n: getattr(ops, n) for n in OPERATORS}, **vars(mc)}.items():
+    for name, function in {**{n: getattr(ops, n) for n in OPERATORS}, **vars(api)}.items():
         if not getattr(function, "__mosaic_op__", False):
             continue
         family = function.__module__.rpartition(".")[2]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import mosaic_compile as mc
+from mosaic_compile import api
 from mosaic_compile.language.reference import markdown, operations
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +19,7 @@ def test_operations_are_current():
 
 def test_every_public_operation_is_documented():
     documented = {function.__name__.rstrip("_") for family in operations().values() for _, function in family}
-    public = {n for n, f in vars(mc).items() if getattr(f, "__mosaic_op__", False)}
+    public = {n for n, f in vars(api).items() if getattr(f, "__mosaic_op__", False)}
     assert public <= documented | {"range"}
     for family in operations().values():
         for written, function in family:

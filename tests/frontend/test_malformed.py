@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import mosaic_compile as mc
+from mosaic_compile import api
 from mosaic_compile.errors import InternalError, MosaicError
 
 from .cases import trace_text
@@ -29,7 +29,7 @@ lambda: 1; lambda *z: z[0]; kernel
     .split("; ")
 )
 OTHER_NAMES = ("kernel", "MosaicError", "Kernel", "ArraySpec", "DType")
-NAMES = [n for n in vars(mc) if callable(getattr(mc, n)) and not n.startswith("_") and n not in OTHER_NAMES]
+NAMES = [n for n, f in vars(api).items() if callable(f) and not n.startswith("_") and n not in OTHER_NAMES]
 OPERATORS = [
     "+",
     "-",

@@ -6,6 +6,7 @@ import importlib
 import pathlib
 
 import mosaic_compile as mc
+from mosaic_compile import api
 from mosaic_compile.language.op import OPS
 from mosaic_compile.language.tile import Array, Tile
 
@@ -47,7 +48,7 @@ def test_everything_is_checked():
     for file in pathlib.Path(__file__).parent.glob("test_*.py"):
         if file.stem != "test_registry":
             importlib.import_module(f".{file.stem}", __package__)
-    public = {f"mc.{name}" for name, f in vars(mc).items() if getattr(f, "__mosaic_op__", False)}
+    public = {f"mc.{name}" for name, f in vars(api).items() if getattr(f, "__mosaic_op__", False)}
     public -= {f"mc.{name}" for name, op in OPS.items() if getattr(mc, name, None) is op.function}
     # An array's operators only say that it is no tile; its data are the fields of a parameter.
     array = {f"Array.{name}" for name in ("T", "permute", "__getitem__", "shape", "ndim", "dtype")}
