@@ -11,15 +11,23 @@ are the blocks that stay in the second cache.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from mosaic_compile.mlir import arith, ir, scf
 from mosaic_compile.mlir_tensors import memref, vector
 
-from .linalg_shape import element_of, generic, identity, index_constant
-from .views import block_of, permuted
+from .linalg_shape import index_constant
+from .matrices import (
+    Matrix,
+    convert_into,
+    converted,
+    factors,
+    pieces,
+    power_of_two_below,
+    transposed,
+    transposed_vectors,
+)
 from .walk import operations
 
 
@@ -39,7 +47,7 @@ class MatmulToVector:
             for op in operations(module.operation):
                 if op.name in ("linalg.matmul", "linalg.batch_matmul"):
                     with op.location, ir.InsertionPoint(op):
-                        a, b, c = _factors(op)
+                        a, b, c = factors(op)
                         if op.name == "linalg.batch_matmul":
                             self.batched(a, b, c)
                         else:
@@ -62,7 +70,7 @@ class MatmulToVector:
         tile_rows, tile_vectors = self.tile(rows)
         start = 0
         while start < columns:
-            width = min(tile_vectors * lanes, _power_of_two_below(columns - start))
+            width = min(tile_vectors * lanes, power_of_two_below(columns - start))
             count = (columns - start) // width
             self.panels(a, b, c, start, width, count, tile_rows, min(lanes, width))
             start += count * width
@@ -91,7 +99,7 @@ class MatmulToVector:
                 if source.strides[0] == 1 and lanes > 1:
                     _transpose_into(source, Matrix(panel), lanes)
                 else:
-                    _convert_into(source.value, panel)
+                    convert_into(source.value, panel)
                 source = Matrix(panel)
             for first, height in pieces(rows, tile_rows):
                 number = (rows - first) // height if first == 0 else 1
@@ -136,62 +144,6 @@ class MatmulToVector:
                 vector.store(next(results), c.value, [r, j])
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """A buffer of two dimensions (three with a batch) and what its type says."""
-
-    value: ir.Value
-
-    @property
-    def type(self) -> ir.MemRefType:
-        return ir.MemRefType(self.value.type)
-
-    @property
-    def shape(self) -> list[int]:
-        return list(self.type.shape)
-
-    @property
-    def element(self) -> ir.Type:
-        return self.type.element_type
-
-    @property
-    def strides(self) -> list[int]:
-        return self.type.get_strides_and_offset()[0]
-
-    def at(self, batch: ir.Value) -> Matrix:
-        zero = index_constant(0)
-        return Matrix(block_of(self.value, [batch, zero, zero], [1, *self.shape[1:]], kept=(1, 2)))
-
-    def block(self, starts: Sequence[ir.Value], shape: Sequence[int]) -> Matrix:
-        return Matrix(block_of(self.value, starts, shape))
-
-    def copied(self, element: ir.Type) -> Matrix:
-        """The same elements, row by row, converted to the accumulator's type."""
-        buffer = memref.alloc(ir.MemRefType.get(self.shape, element), [], [])
-        _convert_into(self.value, buffer)
-        return Matrix(buffer)
-
-
-def pieces(size: int, step: int) -> list[tuple[int, int]]:
-    """`size` cut into runs of `step` and what is left: (start, width of a piece)."""
-    whole = size - size % step
-    return [(0, step)] * (whole > 0) + [(whole, size - whole)] * (whole < size)
-
-
-def _factors(op: ir.Operation) -> list[Matrix]:
-    """a, b and c of a product, with transposed views of what it reads transposed."""
-    maps = [ir.AffineMapAttr(m).value for m in op.attributes["indexing_maps"]]
-    loops = [[ir.AffineDimExpr(r).position for r in m.results] for m in maps]
-    inner = maps[0].n_dims - 1
-    turned = [loops[0][-1] != inner, loops[1][-2] != inner, False]
-    return [Matrix(_transposed(v) if t else v) for v, t in zip(op.operands, turned)]
-
-
-def _transposed(value: ir.Value) -> ir.Value:
-    *batch, rows, columns = range(ir.MemRefType(value.type).rank)
-    return permuted(value, [*batch, columns, rows])
-
-
 def _transpose_into(source: Matrix, target: Matrix, lanes: int) -> None:
     """Copies a matrix whose columns are contiguous to one whose rows are, by blocks in registers."""
     depth, width = source.shape
@@ -199,11 +151,11 @@ def _transpose_into(source: Matrix, target: Matrix, lanes: int) -> None:
     while depth % size or width % size:
         size //= 2
     if size == 1:
-        _convert_into(source.value, target.value)
+        convert_into(source.value, target.value)
         return
     narrow = ir.VectorType.get([size], source.element)
     wide = ir.VectorType.get([size], target.element)
-    columns = Matrix(_transposed(source.value))  # contiguous along its rows
+    columns = Matrix(transposed(source.value))  # contiguous along its rows
     outer = scf.ForOp(index_constant(0), index_constant(depth), index_constant(size))
     with ir.InsertionPoint(outer.body):
         k = outer.induction_variable
@@ -211,47 +163,13 @@ def _transpose_into(source: Matrix, target: Matrix, lanes: int) -> None:
         with ir.InsertionPoint(inner.body):
             j = inner.induction_variable
             rows = [
-                _converted(vector.load(narrow, columns.value, [arith.addi(j, index_constant(i)), k]), wide)
+                converted(vector.load(narrow, columns.value, [arith.addi(j, index_constant(i)), k]), wide)
                 for i in range(size)
             ]
-            for i, row in enumerate(_transposed_vectors(rows)):
+            for i, row in enumerate(transposed_vectors(rows)):
                 vector.store(row, target.value, [arith.addi(k, index_constant(i)), j])
             scf.YieldOp([])
         scf.YieldOp([])
-
-
-def _transposed_vectors(rows: list[ir.Value]) -> list[ir.Value]:
-    """The columns of a square of vectors: each round merges row i with row i + n/2, element by element."""
-    size = len(rows)
-    low = [place for i in range(size // 2) for place in (i, size + i)]
-    high = [place + size // 2 for place in low]
-    for _ in range(size.bit_length() - 1):
-        pairs = list(zip(rows[: size // 2], rows[size // 2 :]))
-        rows = [vector.shuffle(a, b, mask) for a, b in pairs for mask in (low, high)]
-    return rows
-
-
-def _power_of_two_below(n: int) -> int:
-    return 1 << (n.bit_length() - 1)
-
-
-def _convert_into(source: ir.Value, target: ir.Value) -> None:
-    element = ir.MemRefType(target.type).element_type
-    generic(
-        [source],
-        [target],
-        [identity(2)] * 2,
-        ["parallel"] * 2,
-        lambda elements: [_converted(elements[0], element)],
-    )
-
-
-def _converted(x: ir.Value, type_: ir.Type) -> ir.Value:
-    """A number or vector in a wider type."""
-    if x.type == type_:
-        return x
-    is_integer = isinstance(element_of(type_), ir.IntegerType)
-    return (arith.extsi if is_integer else arith.extf)(type_, x)
 
 
 def _multiply_add(a: ir.Value, b: ir.Value, acc: ir.Value) -> ir.Value:

@@ -6,7 +6,8 @@ import pytest
 
 from mosaic_compile.mlir import ir, new_context
 from mosaic_compile.passes import Upstream
-from mosaic_compile.passes.matmul_to_vector import MatmulToVector, pieces
+from mosaic_compile.passes.matmul_to_vector import MatmulToVector
+from mosaic_compile.passes.matrices import pieces
 
 from .helpers import check, run_passes
 
