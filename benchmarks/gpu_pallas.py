@@ -22,16 +22,18 @@ def seconds(kind: str, **sizes: Any) -> float:
     from jax.experimental.mosaic.gpu import profiler
 
     arrays, functions = (_matmul if kind == "matmul" else _attention)(**sizes)
-    times = []
+    times: list[float] = []
+    refused = ValueError("nothing was measured")
     for function in functions:
         try:
             _, runtimes = profiler.measure(function, iterations=RUNS)(*arrays)
-        except ValueError:  # more shared memory than there is
+        except ValueError as error:  # such as more shared memory than there is
+            refused = error
             continue
         if runtimes is not None:
-            times.append(median(runtimes) / 1e3)
+            times.append(median([runtimes] if isinstance(runtimes, float) else runtimes) / 1e3)
     if not times:
-        raise ValueError("none of its tiles fits")
+        raise refused
     return min(times)
 
 

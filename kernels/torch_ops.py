@@ -70,17 +70,35 @@ def matmul(
     """
     out = torch.empty((*a.shape[:-1], b.shape[1]), dtype=_product_type(a, out_dtype), device=a.device)
     added = None if residual is None else _rows(residual)
-    _run(
-        kernels.matmul,
-        _rows(a),
-        b,
-        _rows(out),
-        scale,
-        bias,
-        added,
-        activation=activation,
-        precision=precision,
-    )
+    kernel = kernels.persistent_matmul if a.is_cuda else kernels.matmul
+    options = dict(activation=activation, precision=precision)
+    _run(kernel, _rows(a), b, _rows(out), scale, bias, added, **options)
+    return out
+
+
+FEW_ROWS = 16  # what the first entry of linear's `tune` takes at once
+
+
+@_operator
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    scale: float = 1.0,
+    activation: str = "none",
+    precision: str = "ieee",
+    out_dtype: torch.dtype | None = None,
+) -> Tensor:
+    """activation(scale * x @ weight.T + bias) + residual, as `matmul`: x (…, K), weight (N, K) as torch's linear has it."""
+    out = torch.empty((*x.shape[:-1], weight.shape[0]), dtype=_product_type(x, out_dtype), device=x.device)
+    rows, added = _rows(x), None if residual is None else _rows(residual)
+    options = dict(activation=activation, precision=precision)
+    if x.is_cuda and len(rows) <= FEW_ROWS:
+        _run(kernels.linear, rows, weight, _rows(out), scale, bias, added, **options)
+    else:
+        kernel = kernels.persistent_matmul if x.is_cuda else kernels.matmul
+        _run(kernel, rows, weight.T, _rows(out), scale, bias, added, **options)
     return out
 
 

@@ -408,3 +408,14 @@ def test_zero_sizes():
     matmul(a, b, c, 1.0)
     torch.cuda.synchronize()
     assert (c == 0).all()
+
+
+@pytest.mark.parametrize("rows", [(1,), (2, 8), (3, 50)])
+def test_linear_as_an_operator(rows):
+    """Few rows and many take kernels of their own."""
+    from mosaic_compile.kernels import torch_ops
+
+    x, w = randn(*rows, 200, dtype=torch.bfloat16), randn(72, 200, dtype=torch.bfloat16, seed=1)
+    bias = randn(72, dtype=torch.bfloat16, seed=2)
+    assert_close(torch_ops.linear(x, w, bias), host(x) @ host(w).T + host(bias), EPS[torch.bfloat16])
+    assert_close(torch_ops.matmul(x, w.T, 1.0, bias), host(x) @ host(w).T + host(bias), EPS[torch.bfloat16])

@@ -66,6 +66,7 @@ ANGLES = floats(7, 50, 6)
 CASES: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = [
     ("matmul", (X, floats(8, 48, 24)), {}, lambda a, b: a @ b),
     ("matmul", (X, floats(8, 24, 48).T, 0.5, floats(9, 24), floats(10, 2, 3, 24), "silu"), {}, products),
+    ("linear", (X, floats(8, 24, 48), floats(9, 24)), {}, F.linear),
     ("batched_matmul", (floats(11, 4, 5, 16), floats(12, 4, 16, 8)), {}, lambda a, b: a @ b),
     ("batched_matmul", (floats(11, 4, 5, 16), floats(12, 1, 16, 8)), {}, lambda a, b: a @ b),
     ("rms_norm", (X, W, 1e-5), {}, lambda x, w, eps: F.rms_norm(x, (48,), w, eps)),
