@@ -29,6 +29,7 @@ def reference(x, w, scale=1.0, bias=None, residual=None, *, activation="none") -
             dict(BM=64, BN=128, BK=128, num_warps=4, num_stages=4),
             dict(BM=128, BN=64, BK=64, num_warps=4, num_stages=8),  # more
             dict(BM=128, BN=64, BK=128, num_warps=4, num_stages=4),
+            dict(BM=128, BN=64, BK=64, num_warps=4, num_stages=6),
             dict(BM=128, BN=128, BK=64, num_warps=4, num_stages=3),
             dict(BM=128, BN=128, BK=64, num_warps=4, num_stages=6),
             dict(BM=1, BN=8, BK=512, num_warps=4),  # a single row
@@ -71,7 +72,8 @@ def linear(
     else:
         acc = mc.zeros((BN, BM), mc.f32)
         for k in range(steps):
-            row = mc.load(x, (m, k), (BM, BK))
-            acc = mc.dot(mc.load(w, (n, k), (BN, BK)), row.T, acc, precision=precision)
+            # In this order the two loads share a barrier.
+            weights, row = mc.load(w, (n, k), (BN, BK)), mc.load(x, (m, k), (BM, BK))
+            acc = mc.dot(weights, row.T, acc, precision=precision)
         rows = acc.T
     mc.store(y, (m, n), finished(rows, m, n, scale, bias, residual, activation).to(y.dtype))
