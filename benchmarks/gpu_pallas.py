@@ -14,7 +14,10 @@ RUNS = 15
 
 
 def seconds(kind: str, **sizes: Any) -> float:
-    """The time of JAX's kernel for a row, in bf16; raises ImportError without JAX on a GPU, ValueError where it has none."""
+    """The time of JAX's kernel for a row: products in bf16, attention in f16, the only type that it takes.
+
+    Raises ImportError without JAX on a GPU, and ValueError where JAX refuses.
+    """
     import jax
 
     if jax.default_backend() != "gpu":
@@ -37,10 +40,10 @@ def seconds(kind: str, **sizes: Any) -> float:
     return min(times)
 
 
-def _normal(*shape: int) -> Any:
+def _normal(dtype: str, *shape: int) -> Any:
     import jax
 
-    return jax.random.normal(jax.random.key(len(shape) + shape[-1]), shape, jax.numpy.bfloat16)
+    return jax.random.normal(jax.random.key(len(shape) + shape[-1]), shape, dtype)
 
 
 def _matmul(n: int) -> tuple[tuple[Any, ...], Iterator[Any]]:
@@ -53,12 +56,14 @@ def _matmul(n: int) -> tuple[tuple[Any, ...], Iterator[Any]]:
         for minor in (D.M, D.N)
         for width in (8, 16)
     )
-    return (_normal(n, n), _normal(n, n), None), (functools.partial(mgpu.matmul, config=c) for c in configs)
+    return (_normal("bfloat16", n, n), _normal("bfloat16", n, n), None), (
+        functools.partial(mgpu.matmul, config=c) for c in configs
+    )
 
 
 def _attention(B: int, H: int, S: int, D: int, causal: bool) -> tuple[tuple[Any, ...], Iterator[Any]]:
     from jax.experimental.pallas.ops.gpu import attention_mgpu as mgpu
 
     configs = (mgpu.TuningConfig(64, keys, 2, causal=causal) for keys in (256, 128, 64))
-    arrays = tuple(_normal(B, S, H, D) for _ in range(3))
+    arrays = tuple(_normal("float16", B, S, H, D) for _ in range(3))
     return arrays, (functools.partial(mgpu.attention, config=c) for c in configs)
