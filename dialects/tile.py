@@ -371,6 +371,24 @@ class DotOp(Tile.Operation, name="dot", traits=[ext.Pure]):
         return _verify(op, fits, f"cannot multiply {a} by {b} into {acc}")
 
 
+class Dot2Op(Tile.Operation, name="dot2", traits=[ext.Pure]):
+    """acc + the sum of the two products of the bf16 in the words of a and of b, i32 each; acc is of f32.
+
+    Vectors, on the way to a CPU that has an instruction for it, which may round in a way of its own.
+    """
+
+    a: Operand[Any]
+    b: Operand[Any]
+    acc: Operand[Any]
+    result: Result[Any]
+
+    @classmethod
+    def verify_invariants(cls, op: Any) -> bool:
+        words = op.a.type == op.b.type and op.acc.type == op.result.type
+        fits = words and shape_of(op.a.type) == shape_of(op.acc.type)
+        return _verify(op, fits, "takes words of one type, and as many accumulators as words")
+
+
 class Dot4Op(Tile.Operation, name="dot4", traits=[ext.Pure]):
     """acc + the sum of the four products of the bytes of a and of b, element by element, which are i32.
 

@@ -62,6 +62,7 @@ class CpuTarget(Target):
     avx512: bool = False
     libm: bool = True  # C's mathematical functions are there to call
     byte_products: str = ""  # what multiplies bytes, as passes/expand_dot4.py has it
+    bf16_products: str = ""  # what multiplies bf16, as passes/expand_dot2.py has it
     small_integers: bool = False  # vectors hold integers of up to 32 bits only
     position_independent: bool = True
     shared_library: str = ".so"  # the ending of a shared library's name
@@ -308,6 +309,7 @@ def host_cpu() -> CpuTarget:
         f16=features.get("f16c", False) if x86 else True,
         avx512=wide,
         byte_products=_byte_products(features),
+        bf16_products=_bf16_products(features),
         shared_library={"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so"),
     )
 
@@ -321,6 +323,13 @@ def _byte_products(features: Mapping[str, bool]) -> str:
     if (has("avx512vnni") and has("avx512vl")) or (has("avxvnni") and not has("avx512f")):
         return "vnni"
     return "pmaddwd" if has("avx2") else "sdot" if has("dotprod") else ""
+
+
+def _bf16_products(features: Mapping[str, bool]) -> str:
+    """What multiplies bf16 here: the names of the features are x86-64's and Arm's."""
+    if features.get("avx512bf16", False) and features.get("avx512vl", False):
+        return "avx512bf16"
+    return "bfdot" if features.get("bf16", False) else ""
 
 
 def _caches(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from mosaic_compile.passes.check_cpu_limits import CheckCpuLimits
 from mosaic_compile.passes.compute_inside import ComputeInside
 from mosaic_compile.passes.expand_copies import ExpandCopies
 from mosaic_compile.passes.matmul_to_vector import MatmulToVector
+from mosaic_compile.passes.narrow_products import NarrowProducts
 from mosaic_compile.passes.place_buffers import PlaceBuffers
 from mosaic_compile.passes.read_in_place import ReadInPlace
 from mosaic_compile.passes.reuse_destinations import ReuseDestinations
@@ -64,6 +65,9 @@ def program_stages(target: CpuTarget) -> tuple[PassStage, ...]:
             Upstream("canonicalize"),
             Upstream("cse"),
             ExpandCopies(),
+            NarrowProducts(
+                target.bf16_products, target.byte_products, target.vector_bytes, target.vector_registers
+            ),
             MatmulToVector(target.vector_bytes, target.vector_registers, target.small_integers),
             PlaceBuffers(),  # after the last pass that makes buffers
             Upstream("linalg-generalize-named-ops"),

@@ -16,6 +16,7 @@ from mosaic_compile.artifact import Artifact
 from mosaic_compile.errors import BackendError, OverrideError
 from mosaic_compile.mlir import ir
 from mosaic_compile.passes import Upstream
+from mosaic_compile.passes.expand_dot2 import ExpandDot2
 from mosaic_compile.passes.expand_dot4 import ExpandDot4
 from mosaic_compile.passes.expand_math import ExpandMath
 from mosaic_compile.passes.expand_narrow_floats import ExpandNarrowFloats
@@ -48,6 +49,9 @@ def machine_stages(target: CpuTarget) -> tuple[Any, ...]:
             ExpandNarrowFloats(
                 _lacking(target)
             ),  # after the functions of narrow numbers, which go through f32
+            ExpandDot2(
+                target.bf16_products
+            ),  # after bf16 has become its bits, which the instruction takes as bf16
             ExpandDot4(target.byte_products, target.vector_bytes),
             PassPointers(),
             ExportEntry(),
