@@ -5,6 +5,9 @@
             acc = the tile of the result, in vector registers
             for k: acc[row] += a[row, k] * b[k, :]
 
+Where b's rows are contiguous and of the result's type, the first rows of a make the copy: they read b where it is, and what they
+wait for memory is hidden behind their arithmetic.
+
 Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008; the tiles of the kernel itself
 are the blocks that stay in the second cache.
 """
@@ -95,15 +98,21 @@ class MatmulToVector:
             offset = arith.muli(loop.induction_variable, index_constant(width))
             column = arith.addi(offset, index_constant(start))
             source = b.block([index_constant(0), column], [depth, width])
+            done = 0  # tiles of rows
             if panel is not None:
-                if source.strides[0] == 1 and lanes > 1:
+                if source.element == element and source.strides[1] == 1:
+                    self.register_tile(
+                        a, source, c, index_constant(0), column, tile_rows, width, lanes, Matrix(panel)
+                    )
+                    done = 1
+                elif source.strides[0] == 1 and lanes > 1:
                     _transpose_into(source, Matrix(panel), lanes)
                 else:
                     convert_into(source.value, panel)
                 source = Matrix(panel)
             for first, height in pieces(rows, tile_rows):
-                number = (rows - first) // height if first == 0 else 1
-                inner = scf.ForOp(index_constant(0), index_constant(number), index_constant(1))
+                low, high = (done, rows // height) if first == 0 else (0, 1)
+                inner = scf.ForOp(index_constant(low), index_constant(high), index_constant(1))
                 with ir.InsertionPoint(inner.body):
                     place = arith.muli(inner.induction_variable, index_constant(height))
                     row = arith.addi(place, index_constant(first))
@@ -121,7 +130,9 @@ class MatmulToVector:
         height: int,
         width: int,
         lanes: int,
+        copy: Matrix | None = None,
     ) -> None:
+        """c[row :, column :] += a[row :] @ b for `height` rows and `width` columns; `copy` gets what it reads of b."""
         depth, element = a.shape[1], c.element
         type_ = ir.VectorType.get([lanes], element)
         rows = [arith.addi(row, index_constant(i)) for i in range(height)]
@@ -132,6 +143,9 @@ class MatmulToVector:
         with ir.InsertionPoint(loop.body):
             k = loop.induction_variable
             right = [vector.load(type_, b.value, [k, j]) for j in offsets]
+            if copy is not None:
+                for x, j in zip(right, offsets):
+                    vector.store(x, copy.value, [k, j])
             sums = iter(loop.inner_iter_args)
             following = []
             for r in rows:

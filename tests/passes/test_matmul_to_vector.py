@@ -34,13 +34,20 @@ def result_of(
 
 
 def test_a_tile_of_registers():
+    """The first rows read b where it is and leave a copy for the others."""
     check(
         """
         // CHECK-LABEL: func.func @kernel
         // CHECK: %[[PANEL:.*]] = memref.alloc() : memref<32x16xf32>
         // CHECK: scf.for %{{.*}} = %c0 to %c4
-        // CHECK: linalg.generic {{.*}} outs(%[[PANEL]] :
-        // CHECK: scf.for %{{.*}} = %c0 to %c2
+        // CHECK: %[[SOURCE:.*]] = memref.subview %arg1
+        // CHECK-COUNT-8: vector.load %arg2
+        // CHECK: scf.for %[[K0:.*]] = %c0 to %c32 step %c1 iter_args
+        // CHECK-COUNT-2: vector.load %[[SOURCE]][%[[K0]], %{{.*}}]
+        // CHECK-COUNT-2: vector.store %{{.*}}, %[[PANEL]][%[[K0]], %{{.*}}] : memref<32x16xf32>, vector<8xf32>
+        // CHECK: vector.fma
+        // CHECK-COUNT-8: vector.store {{.*}}, %arg2
+        // CHECK: scf.for %{{.*}} = %c1 to %c3
         // CHECK-COUNT-8: vector.load %arg2
         // CHECK: scf.for %[[K:.*]] = %c0 to %c32 step %c1 iter_args
         // CHECK-COUNT-2: vector.load %[[PANEL]][%[[K]], %{{.*}}] : memref<32x16xf32>, vector<8xf32>
@@ -49,8 +56,8 @@ def test_a_tile_of_registers():
         // CHECK: scf.yield
         // CHECK-COUNT-8: vector.store {{.*}}, %arg2
         // CHECK-NOT: linalg.matmul
-        func.func @kernel(%a: memref<8x32xf32>, %b: memref<32x64xf32>, %c: memref<8x64xf32>) {
-          linalg.matmul ins(%a, %b : memref<8x32xf32>, memref<32x64xf32>) outs(%c : memref<8x64xf32>)
+        func.func @kernel(%a: memref<12x32xf32>, %b: memref<32x64xf32>, %c: memref<12x64xf32>) {
+          linalg.matmul ins(%a, %b : memref<12x32xf32>, memref<32x64xf32>) outs(%c : memref<12x64xf32>)
           return
         }
         """,
@@ -64,8 +71,9 @@ def test_few_rows_read_b_where_it_is():
 
 
 def test_many_registers_hold_more_rows():
-    assert result_of(16, 64, 32, registers=32).count("vector.fma") == 8 * 2
-    assert result_of(16, 64, 32, registers=16).count("vector.fma") == 4 * 2
+    """Once for the first rows, once for the others."""
+    assert result_of(16, 64, 32, registers=32).count("vector.fma") == 2 * 8 * 2
+    assert result_of(16, 64, 32, registers=16).count("vector.fma") == 2 * 4 * 2
 
 
 @pytest.mark.parametrize("size,step", [(1, 4), (4, 4), (7, 4), (8, 4), (3, 8)])
