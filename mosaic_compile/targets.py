@@ -93,6 +93,7 @@ GPUS: Mapping[str, GpuTarget] = {
 
 HOST = "cpu"
 _ARMV8_2 = "+v8.2a,+dotprod,+fullfp16"
+_ARMV8_6 = f"{_ARMV8_2},+bf16,+i8mm"
 _WASM = "+simd128,+bulk-memory,+nontrapping-fptoint,+sign-ext,+mutable-globals"
 
 
@@ -151,7 +152,7 @@ def _hexagon(version: int) -> CpuTarget:
 
 
 # Instruction sets: the x86-64 psABI's microarchitecture levels; Arm's Armv8.2-A with dot products and half precision,
-# which phones have since 2018. AVX-512 is used at its full width (LLVM prefers half of it by default).
+# which phones have since 2018, and what Armv8.6-A multiplies bf16 and bytes with. AVX-512 is used at its full width (LLVM prefers half of it by default).
 # Cache sizes are those of common cores; they only guide the sizes of blocks.
 CPUS: Mapping[str, CpuTarget] = {
     t.name: t
@@ -164,6 +165,20 @@ CPUS: Mapping[str, CpuTarget] = {
             "64-bit Arm with Android",
             "aarch64-none-linux-android33",
             features=f"{_ARMV8_2},+reserve-x18",
+        ),
+        _arm64(
+            "linux-v8.6",
+            "64-bit Arm with Linux and products of bf16: servers since 2022",
+            "aarch64-unknown-linux-gnu",
+            features=_ARMV8_6,
+            bf16_products="bfdot",
+        ),
+        _arm64(
+            "android-v8.6",
+            "64-bit Arm with Android and products of bf16: phones since 2022",
+            "aarch64-none-linux-android33",
+            features=f"{_ARMV8_6},+reserve-x18",
+            bf16_products="bfdot",
         ),
         _arm64(
             "apple",

@@ -231,9 +231,7 @@ def _zipped(vectors: Sequence[ir.Value]) -> ir.Value:
     """All first elements, all second ones, and so on, of a number of vectors that is a power of two."""
     if len(vectors) == 1:
         return vectors[0]
-    even, odd = _zipped(vectors[::2]), _zipped(vectors[1::2])
-    size = ir.VectorType(even.type).shape[0]
-    return vector.shuffle(even, odd, [place for i in range(size) for place in (i, size + i)])
+    return vector.interleave(_zipped(vectors[::2]), _zipped(vectors[1::2]))
 
 
 def _padded(matrix: Matrix, axis: int, flipped: bool = False) -> Matrix:

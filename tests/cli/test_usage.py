@@ -6,7 +6,8 @@ import pytest
 
 HELP = "help: mosaic-compile --help shows the options\n"
 TARGETS = (
-    "sm80, sm89, sm90, sm100, sm120, gfx942, gfx950, cpu, x86-64-v3, x86-64-v4, arm64-linux, arm64-android, arm64-apple, wasm32, "
+    "sm80, sm89, sm90, sm100, sm120, gfx942, gfx950, cpu, x86-64-v3, x86-64-v4, arm64-linux, arm64-android, "
+    "arm64-linux-v8.6, arm64-android-v8.6, arm64-apple, wasm32, "
     "hexagon-v67, hexagon-v68, hexagon-v73"
 )
 KNOWN = "B, N, maxnreg, num_ctas, num_stages, num_warps"

@@ -267,10 +267,14 @@ def laid_out(arrays: Mapping[str, np.ndarray]) -> tuple[bytearray, dict[str, int
     return memory, places
 
 
-def arm64(folder: Path) -> Machine:
+def arm64(folder: Path, target: str = "arm64-linux") -> Machine:
     """Linux's programs, with its C library. qemu's emulation of SVE is off: 7.2 computes some of it wrongly."""
     emulate = [tools.program(tools.QEMU_ARM64), "-cpu", "max,sve=off"]
-    return InQemu("arm64-linux", folder, [tools.program(tools.GCC_ARM64), "-static"], emulate)
+    return InQemu(target, folder, [tools.program(tools.GCC_ARM64), "-static"], emulate)
+
+
+def arm64_v8_6(folder: Path) -> Machine:
+    return arm64(folder, "arm64-linux-v8.6")
 
 
 def hexagon(folder: Path) -> Machine:
@@ -297,6 +301,7 @@ def browser(folder: Path) -> Machine:
 
 MACHINES = {
     "arm64-linux": (arm64, tools.needs(tools.GCC_ARM64, tools.QEMU_ARM64)),
+    "arm64-linux-v8.6": (arm64_v8_6, tools.needs(tools.GCC_ARM64, tools.QEMU_ARM64)),
     "hexagon-v67": (hexagon, tools.needs(tools.CLANG, tools.LLD, tools.QEMU_HEXAGON)),
     "wasm32": (wasm32, tools.needs(tools.WASM_LD, tools.NODE)),
     "browser": (browser, tools.needs(tools.WASM_LD, tools.BROWSER)),

@@ -11,6 +11,7 @@ import pytest
 import mosaic_compile as mc
 from mosaic_compile import targets
 from mosaic_compile.kernels import flash_attention, matmul, quantized_matmul, rms_norm, softmax, vector_add
+from tests.kernels import test_narrow_products
 
 from . import tools
 
@@ -60,6 +61,25 @@ def sums_of_bytes(a: mc.i32["N"], b: mc.i32["N"], c: mc.Out[mc.i32["N"]]):
 def test_hexagon_multiplies_bytes_by_vrmpy():
     assembly = mc.compile(sums_of_bytes, "hexagon-v68").files["sums_of_bytes.s"].decode()
     assert re.search(r"\bvrmpy\(v\d+\.b,v\d+\.b\)", assembly)
+
+
+# What multiplies bf16 and i8 in mc.dot.
+PRODUCTS = {
+    "arm64-linux": (None, r"\bsdot\tv\d+\.4s"),
+    "arm64-linux-v8.6": (r"\bbfdot\tv\d+\.4s", r"\bsdot\tv\d+\.4s"),
+    "arm64-android-v8.6": (r"\bbfdot\tv\d+\.4s", r"\bsdot\tv\d+\.4s"),
+    "arm64-apple": (None, r"\bsdot[.\t]"),
+}
+
+
+@pytest.mark.parametrize("target", PRODUCTS)
+def test_dot_is_the_instruction_for_narrow_numbers(target):
+    for given, wide, pattern in zip(
+        ({"T": "bf16", "U": "f32"}, {"T": "i8", "U": "i32"}), ("fmla", "mla"), PRODUCTS[target]
+    ):
+        assembly = mc.compile(test_narrow_products.multiply, target, **given).files["multiply.s"].decode()
+        found = [bool(re.search(each, assembly)) for each in (pattern or wide, rf"\b{wide}\b")]
+        assert found == [True, pattern is None]
 
 
 @tools.needs(tools.WASM_LD, tools.NODE)

@@ -17,6 +17,7 @@ from tests.kernels import (
     test_attention,
     test_elementwise,
     test_indexing,
+    test_narrow_products,
     test_products,
     test_quantized,
     test_rows,
@@ -147,6 +148,15 @@ def test_dot_of_integers(machine):
         a, b, c = integers(1, (m, k), "i8"), integers(2, (k, n), "i8"), unwritten((m, n), "i32")
         machine.launch(dot_of_integers, a=a, b=b, c=c)
         np.testing.assert_array_equal(c, a.astype(np.int32) @ b.astype(np.int32))
+
+
+@on("arm64-linux", "arm64-linux-v8.6")
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("dtype", ["bf16", "i8"])
+def test_dot_of_narrow_numbers(machine, dtype, turned):
+    for m, n, k in ((16, 16, 16), (9, 19, 13), (1, 1, 1)):
+        test_narrow_products.check_multiply(m, n, k, dtype, machine.launch, turned)
+    test_narrow_products.check_multiply(5, 9, 7, dtype, machine.launch, turned, BM=2, BN=4, BK=2)
 
 
 @everywhere
