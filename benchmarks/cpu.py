@@ -62,6 +62,16 @@ def matmul_row(n: int) -> Row:
     return Row("matmul f32", f"{n}³", "NumPy", 2 * n**3, 12 * n * n, 1.0, make)
 
 
+def bf16_matmul_row(n: int) -> Row:
+    """PyTorch's product is oneDNN's."""
+
+    def make(rng: np.random.Generator) -> tuple[Callable[[], Any], Callable[[], Any]]:
+        a, b, c, out = (torch.from_numpy(floats(rng, n, n)).bfloat16() for _ in range(4))
+        return lambda: matmul(a, b, c, **MATMUL), lambda: torch.matmul(a, b, out=out)
+
+    return Row("matmul bf16", f"{n}³", "PyTorch", 2 * n**3, 6 * n * n, 1.0, make)
+
+
 def attention_row(s: int, d: int, heads: int = 4) -> Row:
     def make(rng: np.random.Generator) -> tuple[Callable[[], Any], Callable[[], Any]]:
         q, k, v = (floats(rng, 1, heads, s, d) for _ in range(3))
@@ -128,6 +138,7 @@ MATMUL = dict(BM=256, BN=256, BK=256)
 ATTENTION = dict(BM=64, BN=64)
 ROWS = {
     "matmul": [matmul_row(1024)],
+    "matmul_bf16": [bf16_matmul_row(1024)],
     "attention": [attention_row(2048, 64), attention_row(2048, 128)],
     "softmax": [softmax_row(512, 1024), softmax_row(4096, 4096)],
     "rms_norm": [rms_norm_row(512, 1024), rms_norm_row(4096, 4096)],
