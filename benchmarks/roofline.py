@@ -16,7 +16,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-MARKERS = {"matmul": "o", "square": "s", "linear": "^", "attention": "D", "decode": "v"}
+MARKERS = {"matmul": "o", "linear": "^", "attention": "D", "decode": "v"}
 
 
 def draw(found: dict[str, Any], file: Path) -> None:
