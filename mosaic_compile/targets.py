@@ -152,8 +152,8 @@ def _hexagon(version: int) -> CpuTarget:
 
 
 # Instruction sets: the x86-64 psABI's microarchitecture levels; Arm's Armv8.2-A with dot products and half precision,
-# which phones have since 2018, and what Armv8.6-A multiplies bf16 and bytes with. AVX-512 is used at its full width (LLVM prefers half of it by default).
-# Cache sizes are those of common cores; they only guide the sizes of blocks.
+# which phones have since 2018, and what Armv8.6-A multiplies bf16 and bytes with. AVX-512 is used at its full width (LLVM
+# prefers half of it by default). Cache sizes are those of common cores; they only guide the sizes of blocks.
 CPUS: Mapping[str, CpuTarget] = {
     t.name: t
     for t in (
