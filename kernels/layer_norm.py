@@ -3,6 +3,7 @@
 import numpy as np
 
 import mosaic_compile as mc
+from mosaic_compile.kernels.softmax import ROW_TILES
 
 T = mc.DTypeVar("T", mc.bf16, mc.f16, mc.f32)
 W = mc.DTypeVar("W", mc.bf16, mc.f16, mc.f32)  # weights are often kept in another type
@@ -20,16 +21,7 @@ def reference(x, weight, eps=1e-5, bias=None) -> tuple[np.ndarray, np.ndarray, n
 @mc.kernel(
     grid=lambda M, BM: (mc.cdiv(M, BM),),
     tune=dict(
-        gpu=[
-            dict(BM=1, BN=4096, num_warps=8),  # long rows
-            dict(BM=1, BN=4096, num_warps=4),
-            dict(BM=1, BN=8192, num_warps=8),
-            dict(BM=1, BN=8192, num_warps=16),
-            dict(BM=1, BN=2048, num_warps=4),
-            dict(BM=2, BN=2048, num_warps=8),
-            dict(BM=4, BN=1024, num_warps=4),
-            dict(BM=16, BN=128, num_warps=4),  # many short rows
-        ],
+        gpu=ROW_TILES,
         cpu=[
             dict(BM=1, BN=128),
             dict(BM=4, BN=1024),  # reads rows of up to 1024 elements once

@@ -8,6 +8,17 @@ T = mc.DTypeVar("T", mc.bf16, mc.f16, mc.f32)
 
 LOWEST = -3.4028234663852886e38  # of f32
 
+ROW_TILES = [  # of what reduces rows, on GPUs
+    dict(BM=1, BN=4096, num_warps=8),  # long rows
+    dict(BM=1, BN=4096, num_warps=4),
+    dict(BM=1, BN=8192, num_warps=8),
+    dict(BM=1, BN=8192, num_warps=16),
+    dict(BM=1, BN=2048, num_warps=4),
+    dict(BM=2, BN=2048, num_warps=8),
+    dict(BM=4, BN=1024, num_warps=4),
+    dict(BM=16, BN=128, num_warps=4),  # many short rows
+]
+
 
 def reference(x: np.ndarray) -> np.ndarray:
     """The definition, in float64."""
@@ -19,16 +30,7 @@ def reference(x: np.ndarray) -> np.ndarray:
 @mc.kernel(
     grid=lambda M, BM: (mc.cdiv(M, BM),),
     tune=dict(
-        gpu=[
-            dict(BM=1, BN=4096, num_warps=8),  # long rows
-            dict(BM=1, BN=4096, num_warps=4),
-            dict(BM=1, BN=8192, num_warps=8),
-            dict(BM=1, BN=8192, num_warps=16),
-            dict(BM=1, BN=2048, num_warps=4),
-            dict(BM=2, BN=2048, num_warps=8),
-            dict(BM=4, BN=1024, num_warps=4),
-            dict(BM=16, BN=128, num_warps=4),  # many short rows
-        ],
+        gpu=ROW_TILES,
         cpu=[
             dict(BM=4, BN=256),
             dict(BM=4, BN=1024),  # reads rows of up to 1024 elements once
