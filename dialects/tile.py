@@ -371,6 +371,11 @@ class DotOp(Tile.Operation, name="dot", traits=[ext.Pure]):
         return _verify(op, fits, f"cannot multiply {a} by {b} into {acc}")
 
 
+def _length(type_: ir.Type) -> int:
+    """Of a vector; of anything else 0."""
+    return type_.shape[0] if isinstance(type_, ir.VectorType) else 0
+
+
 class Dot2Op(Tile.Operation, name="dot2", traits=[ext.Pure]):
     """acc + the sum of the two products of the bf16 in the words of a and of b, i32 each; acc is of f32.
 
@@ -384,9 +389,27 @@ class Dot2Op(Tile.Operation, name="dot2", traits=[ext.Pure]):
 
     @classmethod
     def verify_invariants(cls, op: Any) -> bool:
-        words = op.a.type == op.b.type and op.acc.type == op.result.type
-        fits = words and shape_of(op.a.type) == shape_of(op.acc.type)
+        same = op.a.type == op.b.type and op.acc.type == op.result.type
+        fits = same and _length(op.a.type) == _length(op.acc.type)
         return _verify(op, fits, "takes words of one type, and as many accumulators as words")
+
+
+class SquareOp(Tile.Operation, name="square", traits=[ext.Pure]):
+    """acc + a @ b.T for a and b of two rows, each a word of 64 bits: four bf16 with an acc of f32, eight i8 with one of i32.
+
+    Vectors, on the way to 64-bit Arm; acc and the result are two by two, row by row. bf16 may be rounded in a way of its own.
+    """
+
+    a: Operand[Any]
+    b: Operand[Any]
+    acc: Operand[Any]
+    result: Result[Any]
+
+    @classmethod
+    def verify_invariants(cls, op: Any) -> bool:
+        same = op.a.type == op.b.type and op.acc.type == op.result.type
+        fits = same and _length(op.a.type) == 2 and _length(op.acc.type) == 4
+        return _verify(op, fits, "takes two words twice, and accumulators of two by two")
 
 
 class Dot4Op(Tile.Operation, name="dot4", traits=[ext.Pure]):

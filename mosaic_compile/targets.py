@@ -63,6 +63,7 @@ class CpuTarget(Target):
     libm: bool = True  # C's mathematical functions are there to call
     byte_products: str = ""  # what multiplies bytes, as passes/expand_dot4.py has it
     bf16_products: str = ""  # what multiplies bf16, as passes/expand_dot2.py has it
+    squares: bool = False  # Arm's bfmmla and smmla
     small_integers: bool = False  # vectors hold integers of up to 32 bits only
     position_independent: bool = True
     shared_library: str = ".so"  # the ending of a shared library's name
@@ -152,8 +153,8 @@ def _hexagon(version: int) -> CpuTarget:
 
 
 # Instruction sets: the x86-64 psABI's microarchitecture levels; Arm's Armv8.2-A with dot products and half precision,
-# which phones have since 2018, and what Armv8.6-A multiplies bf16 and bytes with. AVX-512 is used at its full width (LLVM
-# prefers half of it by default). Cache sizes are those of common cores; they only guide the sizes of blocks.
+# which phones have since 2018, and Armv8.6-A's products of bf16 and of bytes. AVX-512 is used at its full width (LLVM prefers
+# half of it by default). Cache sizes are those of common cores; they only guide the sizes of blocks.
 CPUS: Mapping[str, CpuTarget] = {
     t.name: t
     for t in (
@@ -172,6 +173,7 @@ CPUS: Mapping[str, CpuTarget] = {
             "aarch64-unknown-linux-gnu",
             features=_ARMV8_6,
             bf16_products="bfdot",
+            squares=True,
         ),
         _arm64(
             "android-v8.6",
@@ -179,6 +181,7 @@ CPUS: Mapping[str, CpuTarget] = {
             "aarch64-none-linux-android33",
             features=f"{_ARMV8_6},+reserve-x18",
             bf16_products="bfdot",
+            squares=True,
         ),
         _arm64(
             "apple",
@@ -325,6 +328,7 @@ def host_cpu() -> CpuTarget:
         avx512=wide,
         byte_products=_byte_products(features),
         bf16_products=_bf16_products(features),
+        squares=features.get("bf16", False) and features.get("i8mm", False),
         shared_library={"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so"),
     )
 

@@ -8,6 +8,8 @@
 What becomes of the words is up to expand-dot2 and expand-dot4. vpdpbusd takes bytes without a sign on its left: a + 128 stands
 there, and the sum of 128 b over each column is taken from the result.
 
+Arm's matrix instructions multiply words of 64 bits of two rows of a by those of two columns of b: acc is a square of two by two.
+
 Products that no instruction takes are left to matmul-to-vector, whose register tiles these are.
 """
 
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, TypeAlias
 
-from mosaic_compile.dialects.tile import Dot2Op, Dot4Op
+from mosaic_compile.dialects.tile import Dot2Op, Dot4Op, SquareOp
 from mosaic_compile.mlir import arith, bool_attribute, ir, scf
 from mosaic_compile.mlir_tensors import memref, vector
 
@@ -28,7 +30,7 @@ from .linalg_shape import generic, identity, index_constant
 from .matrices import Matrix, factors, pieces, power_of_two_below, transposed, transposed_vectors
 from .walk import operations
 
-WORD = 32  # bits
+WORD, WIDE_WORD = 32, 64  # bits; the wide ones are those of squares
 NARROWEST = 4  # words of the narrowest vector that the instructions take
 
 # Gives a vector of b's words, from row k (of words) and column j of a panel on.
@@ -38,7 +40,8 @@ Words: TypeAlias = "Callable[[ir.Value, ir.Value], ir.Value]"
 @dataclass(frozen=True)
 class NarrowProducts:
     """floats: what multiplies bf16, as expand-dot2 has it. whole: what multiplies bytes, as expand-dot4 has it, of which "vnni"
-    and "sdot" take products here. vector_bytes, registers: the width of the target's vectors, and how many it has.
+    and "sdot" take products here. vector_bytes, registers: the width of the target's vectors, and how many it has. squares:
+    whether it has Arm's bfmmla and smmla.
     """
 
     name: ClassVar[str] = "narrow-products"
@@ -46,6 +49,7 @@ class NarrowProducts:
     whole: str = ""
     vector_bytes: int = 64
     registers: int = 32
+    squares: bool = False
 
     def run(self, module: ir.Module) -> None:
         with module.context:
@@ -72,27 +76,29 @@ class NarrowProducts:
 
     def multiply(self, a: Matrix, b: Matrix, c: Matrix) -> None:
         biased = self.whole == "vnni" and a.element.width == 8
-        ragged = a.shape[1] % _in_word(a.element) != 0
-        if biased or ragged or a.strides[1] != 1:
-            a = _padded(a, axis=1, flipped=biased)
-        if ragged or 1 not in b.strides:
-            b = _padded(b, axis=0)
         rows, columns = c.shape
+        square = self.squares and rows % 2 == 0 and rows >= 4
+        bits = WIDE_WORD if square else WORD
+        ragged = a.shape[1] % (bits // a.element.width) != 0
+        if biased or ragged or a.strides[1] != 1:
+            a = _padded(a, 1, bits, flipped=biased)
+        if ragged or 1 not in b.strides:
+            b = _padded(b, 0, bits)
         tall = 8 if self.registers >= 32 and rows >= 8 else 4
         tile_rows, tile_vectors = (rows, 4) if rows < 4 else (tall, 2)
-        lanes = self.vector_bytes * 8 // WORD
+        lanes = self.vector_bytes * 8 // c.element.width
         start = 0
         while start < columns:
             width = min(tile_vectors * lanes, power_of_two_below(columns - start))
             count = (columns - start) // width
-            panel = Panel(a, b, c, width, min(lanes, width), tile_rows, biased)
+            panel = Panel(a, b, c, width, min(lanes, width), tile_rows, biased, bits)
             _loop(start, count, width, panel.multiply)
             start += count * width
 
 
 @dataclass(frozen=True)
 class Panel:
-    """`width` columns of a product, in vectors of `lanes` words. biased: a's bytes have 128 added."""
+    """`width` columns of a product, in vectors of `lanes` of them. biased: a's bytes have 128 added. bits: of a word."""
 
     a: Matrix
     b: Matrix
@@ -101,11 +107,17 @@ class Panel:
     lanes: int
     tile_rows: int
     biased: bool
+    bits: int
+
+    @property
+    def in_word(self) -> int:
+        """How many elements a word has."""
+        return self.bits // self.a.element.width
 
     @property
     def depth(self) -> int:
         """How many words a row of a has."""
-        return self.a.shape[1] // _in_word(self.a.element)
+        return self.a.shape[1] // self.in_word
 
     @property
     def type(self) -> ir.VectorType:
@@ -115,27 +127,31 @@ class Panel:
     def offsets(self) -> list[ir.Value]:
         return [index_constant(j) for j in range(0, self.width, self.lanes)]
 
+    def words(self, count: int) -> ir.VectorType:
+        return ir.VectorType.get([count], ir.IntegerType.get_signless(self.bits))
+
     def multiply(self, column: ir.Value) -> None:
         """The panel from a column of the product on."""
         b = self.b.block([index_constant(0), column], [self.b.shape[0], self.width])
         rows = self.c.shape[0]
-        if rows <= self.tile_rows and b.strides[1] == 1:  # too few rows to pay for a copy
-            words = partial(_interleaved, b, lanes=self.lanes)
+        if self.bits == WIDE_WORD:
+            tile = partial(self.squares, self.packed(b), column)
         else:
-            words = partial(_along, Matrix(self.packed(b)), count=self.lanes)
-        bias = self.bias(words) if self.biased else None
+            few = rows <= self.tile_rows and b.strides[1] == 1  # too few rows to pay for a copy
+            words = partial(self.interleaved, b) if few else partial(self.loaded, self.packed(b))
+            tile = partial(self.register_tile, words, self.bias(words) if self.biased else None, column)
         for first, height in pieces(rows, self.tile_rows):
             count = (rows - first) // height if first == 0 else 1
-            _loop(first, count, height, partial(self.register_tile, height, column, words, bias))
+            _loop(first, count, height, partial(tile, height))
 
     def packed(self, b: Matrix) -> ir.Value:
         """A copy of b as rows of words."""
-        panel = memref.alloc(ir.MemRefType.get([self.depth, self.width], _word()), [], [])
+        panel = memref.alloc(ir.MemRefType.get([self.depth, self.width], self.words(1).element_type), [], [])
         if b.strides[1] == 1:
 
             def interleave(k: ir.Value) -> None:
                 for j in self.offsets():
-                    vector.store(_interleaved(b, k, j, self.lanes), panel, [k, j])
+                    vector.store(self.interleaved(b, k, j), panel, [k, j])
 
             _loop(0, self.depth, 1, interleave)
             return panel
@@ -148,7 +164,7 @@ class Panel:
             _loop(0, self.width // size, size, lambda j: turn_square(k, j))
 
         def turn_square(k: ir.Value, j: ir.Value) -> None:
-            square = [_along(columns, arith.addi(j, index_constant(i)), k, size) for i in range(size)]
+            square = [self.along(columns, arith.addi(j, index_constant(i)), k, size) for i in range(size)]
             for i, row in enumerate(transposed_vectors(square)):
                 vector.store(row, panel, [arith.addi(k, index_constant(i)), j])
 
@@ -166,7 +182,7 @@ class Panel:
         return _accumulated(self.depth, zeros, add)
 
     def register_tile(
-        self, height: int, column: ir.Value, words: Words, bias: list[ir.Value] | None, row: ir.Value
+        self, words: Words, bias: list[ir.Value] | None, column: ir.Value, height: int, row: ir.Value
     ) -> None:
         rows = [arith.addi(row, index_constant(i)) for i in range(height)]
         columns = [arith.addi(column, j) for j in self.offsets()]
@@ -179,8 +195,8 @@ class Panel:
             before = iter(sums)
             following = []
             for r in rows:
-                word = vector.extract(_along(self.a, r, k, 1), [], [0])
-                left = vector.broadcast(_words(self.lanes), word)
+                word = vector.extract(self.along(self.a, r, k, 1), [], [0])
+                left = vector.broadcast(self.words(self.lanes), word)
                 following += [self.dot(left, x, next(before)) for x in right]
             return following
 
@@ -189,42 +205,61 @@ class Panel:
             for j in columns:
                 vector.store(next(results), self.c.value, [r, j])
 
+    def squares(self, panel: ir.Value, column: ir.Value, height: int, row: ir.Value) -> None:
+        """A register tile of squares, each of two rows and two columns."""
+        rows = [arith.addi(row, index_constant(i)) for i in range(height)]
+        columns = [arith.addi(column, j) for j in self.offsets()]
+        pairs = list(zip(rows[::2], rows[1::2]))
+        acc = []
+        for pair in pairs:
+            for j in columns:
+                acc += _regrouped(*(vector.load(self.type, self.c.value, [r, j]) for r in pair))
+
+        def add(k: ir.Value, sums: Sequence[ir.Value]) -> list[ir.Value]:
+            places = [index_constant(j) for j in range(0, self.width, 2)]
+            right = [vector.load(self.words(2), panel, [k, j]) for j in places]
+            before = iter(sums)
+            following = []
+            for pair in pairs:
+                left = vector.interleave(*(self.along(self.a, r, k, 1) for r in pair))
+                following += [SquareOp(left, x, acc, acc.type).result for x, acc in zip(right, before)]
+            return following
+
+        results = iter(_accumulated(self.depth, acc, add))
+        for pair in pairs:
+            for j in columns:
+                lines = _regrouped(next(results), next(results))
+                for r, line in zip(pair, lines):
+                    vector.store(line, self.c.value, [r, j])
+
     def dot(self, left: ir.Value, right: ir.Value, acc: ir.Value) -> ir.Value:
         if self.a.element.width == 8:
             return Dot4Op(left, right, acc, bool_attribute(not self.biased), acc.type).result
         return Dot2Op(left, right, acc, acc.type).result
 
+    def loaded(self, panel: ir.Value, word: ir.Value, column: ir.Value) -> ir.Value:
+        """A word of each of `lanes` columns, of a packed panel."""
+        return vector.load(self.words(self.lanes), panel, [word, column])
 
-def _word() -> ir.Type:
-    return ir.IntegerType.get_signless(WORD)
+    def interleaved(self, b: Matrix, word: ir.Value, column: ir.Value) -> ir.Value:
+        """A word of each of `lanes` columns, whose elements become neighbours."""
+        type_ = ir.VectorType.get([self.lanes], b.element)
+        first = arith.muli(word, index_constant(self.in_word))
+        rows = [arith.addi(first, index_constant(i)) for i in range(self.in_word)]
+        return vector.bitcast(
+            self.words(self.lanes), _zipped([vector.load(type_, b.value, [r, column]) for r in rows])
+        )
+
+    def along(self, matrix: Matrix, row: ir.Value, word: ir.Value, count: int) -> ir.Value:
+        """`count` words of a row."""
+        type_ = ir.VectorType.get([count * self.in_word], matrix.element)
+        place = arith.muli(word, index_constant(self.in_word))
+        return vector.bitcast(self.words(count), vector.load(type_, matrix.value, [row, place]))
 
 
-def _words(lanes: int) -> ir.VectorType:
-    return ir.VectorType.get([lanes], _word())
-
-
-def _in_word(element: ir.Type) -> int:
-    return WORD // element.width
-
-
-def _along(matrix: Matrix, row: ir.Value, word: ir.Value, count: int) -> ir.Value:
-    """`count` words of a row, as a vector."""
-    number = _in_word(matrix.element)
-    type_ = ir.VectorType.get([count * number], matrix.element)
-    place = arith.muli(word, index_constant(number))
-    return vector.bitcast(_words(count), vector.load(type_, matrix.value, [row, place]))
-
-
-def _interleaved(matrix: Matrix, word: ir.Value, column: ir.Value, lanes: int) -> ir.Value:
-    """A word of each of `lanes` columns: elements of one column become neighbours."""
-    number = _in_word(matrix.element)
-    type_ = ir.VectorType.get([lanes], matrix.element)
-    first = arith.muli(word, index_constant(number))
-    rows = [
-        vector.load(type_, matrix.value, [arith.addi(first, index_constant(i)), column])
-        for i in range(number)
-    ]
-    return vector.bitcast(_words(lanes), _zipped(rows))
+def _regrouped(first: ir.Value, second: ir.Value) -> list[ir.Value]:
+    """Two rows of four as two squares, row by row, and the way back."""
+    return [vector.shuffle(first, second, half) for half in ([0, 1, 4, 5], [2, 3, 6, 7])]
 
 
 def _zipped(vectors: Sequence[ir.Value]) -> ir.Value:
@@ -234,10 +269,10 @@ def _zipped(vectors: Sequence[ir.Value]) -> ir.Value:
     return vector.interleave(_zipped(vectors[::2]), _zipped(vectors[1::2]))
 
 
-def _padded(matrix: Matrix, axis: int, flipped: bool = False) -> Matrix:
-    """The same elements row by row, with zeros up to whole words along an axis; flipped: their top bits changed."""
-    shape, number = matrix.shape, _in_word(matrix.element)
-    shape[axis] += -shape[axis] % number
+def _padded(matrix: Matrix, axis: int, bits: int, flipped: bool = False) -> Matrix:
+    """The same elements row by row, with zeros up to whole words of `bits` along an axis; flipped: their top bits changed."""
+    shape = matrix.shape
+    shape[axis] += -shape[axis] % (bits // matrix.element.width)
     copy = memref.alloc(ir.MemRefType.get(shape, matrix.element), [], [])
     if shape != matrix.shape:
         zero = splat_constant(0, matrix.element)

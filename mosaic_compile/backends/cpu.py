@@ -66,7 +66,11 @@ def program_stages(target: CpuTarget) -> tuple[PassStage, ...]:
             Upstream("cse"),
             ExpandCopies(),
             NarrowProducts(
-                target.bf16_products, target.byte_products, target.vector_bytes, target.vector_registers
+                target.bf16_products,
+                target.byte_products,
+                target.vector_bytes,
+                target.vector_registers,
+                target.squares,
             ),
             MatmulToVector(target.vector_bytes, target.vector_registers, target.small_integers),
             PlaceBuffers(),  # after the last pass that makes buffers

@@ -20,6 +20,7 @@ from mosaic_compile.passes.expand_dot2 import ExpandDot2
 from mosaic_compile.passes.expand_dot4 import ExpandDot4
 from mosaic_compile.passes.expand_math import ExpandMath
 from mosaic_compile.passes.expand_narrow_floats import ExpandNarrowFloats
+from mosaic_compile.passes.expand_squares import ExpandSquares
 from mosaic_compile.passes.export_entry import ExportEntry
 from mosaic_compile.passes.pass_pointers import PassPointers
 from mosaic_compile.stages import PassStage, Session
@@ -52,6 +53,7 @@ def machine_stages(target: CpuTarget) -> tuple[Any, ...]:
             ExpandDot2(
                 target.bf16_products
             ),  # after bf16 has become its bits, which the instruction takes as bf16
+            ExpandSquares(),
             ExpandDot4(target.byte_products, target.vector_bytes),
             PassPointers(),
             ExportEntry(),

@@ -66,10 +66,15 @@ def test_hexagon_multiplies_bytes_by_vrmpy():
 # What multiplies bf16 and i8 in mc.dot.
 PRODUCTS = {
     "arm64-linux": (None, r"\bsdot\tv\d+\.4s"),
-    "arm64-linux-v8.6": (r"\bbfdot\tv\d+\.4s", r"\bsdot\tv\d+\.4s"),
-    "arm64-android-v8.6": (r"\bbfdot\tv\d+\.4s", r"\bsdot\tv\d+\.4s"),
+    "arm64-linux-v8.6": (r"\bbfmmla\tv\d+\.4s", r"\bsmmla\tv\d+\.4s"),
+    "arm64-android-v8.6": (r"\bbfmmla\tv\d+\.4s", r"\bsmmla\tv\d+\.4s"),
     "arm64-apple": (None, r"\bsdot[.\t]"),
 }
+
+
+def test_dot_of_few_rows_of_bf16():
+    assembly = mc.compile(test_narrow_products.multiply, "arm64-linux-v8.6", T="bf16", U="f32", BM=2)
+    assert re.search(r"\bbfdot\tv\d+\.4s", assembly.files["multiply.s"].decode())
 
 
 @pytest.mark.parametrize("target", PRODUCTS)

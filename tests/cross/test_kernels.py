@@ -157,6 +157,7 @@ def test_dot_of_narrow_numbers(machine, dtype, turned):
     for m, n, k in ((16, 16, 16), (9, 19, 13), (1, 1, 1)):
         test_narrow_products.check_multiply(m, n, k, dtype, machine.launch, turned)
     test_narrow_products.check_multiply(5, 9, 7, dtype, machine.launch, turned, BM=2, BN=4, BK=2)
+    test_narrow_products.check_multiply(21, 21, 40, dtype, machine.launch, turned, BM=12, BN=20, BK=24)
 
 
 @everywhere

@@ -12,6 +12,7 @@ from .helpers import check, run_passes
 
 X86 = NarrowProducts("avx512bf16", "vnni", 64, 32)
 ARM = NarrowProducts("bfdot", "sdot", 16, 32)
+SQUARES = NarrowProducts("bfdot", "sdot", 16, 32, squares=True)
 
 
 def result_of(m, n, k, a="bf16", c="f32", batch="", using=X86) -> str:
@@ -151,3 +152,35 @@ def test_a_transposed_right_factor_is_turned_word_by_word():
 def test_other_products_are_left_as_they_are(columns, a, c, using):
     text = result_of(8, columns, 8, a, c, using=using)
     assert "linalg.matmul" in text and "tile.dot" not in text
+
+
+def test_squares_of_two_rows_and_two_columns():
+    """8 rows by 8 columns are 16 squares; each step reads four pairs of rows of a and four pairs of columns of b."""
+    check(
+        """
+        // CHECK-LABEL: func.func @kernel
+        // CHECK: %[[PANEL:.*]] = memref.alloc() : memref<4x8xi64>
+        // CHECK: vector.store {{.*}} vector<4xi64>
+        // CHECK: vector.shuffle {{.*}} [0, 1, 4, 5] : vector<4xi32>, vector<4xi32>
+        // CHECK: vector.shuffle {{.*}} [2, 3, 6, 7] : vector<4xi32>, vector<4xi32>
+        // CHECK: scf.for %[[K:.*]] = %c0 to %c4 step %c1 iter_args
+        // CHECK-COUNT-4: vector.load %[[PANEL]][%[[K]], %{{.*}}] : memref<4x8xi64>, vector<2xi64>
+        // CHECK-COUNT-2: vector.load %arg0{{.*}} vector<8xi8>
+        // CHECK-COUNT-16: tile.square
+        // CHECK-NOT: tile.square
+        // CHECK: vector.shuffle {{.*}} [0, 1, 4, 5] : vector<4xi32>, vector<4xi32>
+        func.func @kernel(%a: memref<8x32xi8>, %b: memref<32x8xi8>, %c: memref<8x8xi32>) {
+          linalg.matmul ins(%a, %b : memref<8x32xi8>, memref<32x8xi8>) outs(%c : memref<8x8xi32>)
+          return
+        }
+        """,
+        SQUARES,
+        Upstream("canonicalize"),
+        Upstream("cse"),
+    )
+
+
+@pytest.mark.parametrize("rows", [2, 7])
+def test_rows_that_make_no_squares(rows):
+    text = result_of(rows, 32, 8, using=SQUARES)
+    assert "tile.square" not in text and "tile.dot2" in text
