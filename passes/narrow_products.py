@@ -15,9 +15,10 @@ Products that no instruction takes are left to matmul-to-vector, whose register 
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, TypeAlias
 
 from mosaic_compile.dialects.tile import Dot2Op, Dot4Op, SquareOp
@@ -135,14 +136,20 @@ class Panel:
         b = self.b.block([index_constant(0), column], [self.b.shape[0], self.width])
         rows = self.c.shape[0]
         if self.bits == WIDE_WORD:
-            tile = partial(self.squares, self.packed(b), column)
+            tile = functools.partial(self.squares, self.packed(b), column)
         else:
             few = rows <= self.tile_rows and b.strides[1] == 1  # too few rows to pay for a copy
-            words = partial(self.interleaved, b) if few else partial(self.loaded, self.packed(b))
-            tile = partial(self.register_tile, words, self.bias(words) if self.biased else None, column)
+            words = (
+                functools.partial(self.interleaved, b)
+                if few
+                else functools.partial(self.loaded, self.packed(b))
+            )
+            tile = functools.partial(
+                self.register_tile, words, self.bias(words) if self.biased else None, column
+            )
         for first, height in pieces(rows, self.tile_rows):
             count = (rows - first) // height if first == 0 else 1
-            _loop(first, count, height, partial(tile, height))
+            _loop(first, count, height, functools.partial(tile, height))
 
     def packed(self, b: Matrix) -> ir.Value:
         """A copy of b as rows of words."""
@@ -172,14 +179,19 @@ class Panel:
         return panel
 
     def bias(self, words: Words) -> list[ir.Value]:
-        """What 128 more in each byte of a adds to the columns."""
-        zeros = [splat_constant(0, self.type)] * len(self.offsets())
-        top = splat_constant(TOP_BITS, self.type)
+        """What 128 more in each byte of a adds to the columns; of four words at a time, which need not wait for each other."""
+        zero, top = (splat_constant(bits, self.type) for bits in (0, TOP_BITS))
+        chains = math.gcd(self.depth, 4)
 
         def add(k: ir.Value, sums: Sequence[ir.Value]) -> list[ir.Value]:
-            return [self.dot(top, words(k, j), acc) for j, acc in zip(self.offsets(), sums)]
+            first = arith.muli(k, index_constant(chains))
+            places = [arith.addi(first, index_constant(i)) for i in range(chains)]
+            right = [words(place, j) for place in places for j in self.offsets()]
+            return [self.dot(top, x, acc) for x, acc in zip(right, sums)]
 
-        return _accumulated(self.depth, zeros, add)
+        count = len(self.offsets())
+        sums = _accumulated(self.depth // chains, [zero] * chains * count, add)
+        return [functools.reduce(arith.addi, sums[j::count]) for j in range(count)]
 
     def register_tile(
         self, words: Words, bias: list[ir.Value] | None, column: ir.Value, height: int, row: ir.Value
