@@ -68,9 +68,12 @@ def test_signed_bytes_where_the_left_ones_have_no_sign():
         // CHECK: linalg.generic
         // CHECK: arith.xori {{.*}}, %c-128_i8
         // CHECK: memref.alloc() : memref<8x32xi32>
-        // CHECK: %[[BIAS:.*]]:2 = scf.for
-        // CHECK-COUNT-2: "tile.dot4"(%[[TOP]], {{.*}}) {signed = false}
-        // CHECK: arith.subi {{.*}}, %[[BIAS]]#0
+        // CHECK: %[[BIAS:.*]]:8 = scf.for
+        // CHECK-COUNT-8: "tile.dot4"(%[[TOP]], {{.*}}) {signed = false}
+        // CHECK: %[[TWO:.*]] = arith.addi %[[BIAS]]#0, %[[BIAS]]#2
+        // CHECK: %[[THREE:.*]] = arith.addi %[[TWO]], %[[BIAS]]#4
+        // CHECK: %[[FOUR:.*]] = arith.addi %[[THREE]], %[[BIAS]]#6
+        // CHECK: arith.subi {{.*}}, %[[FOUR]]
         // CHECK: vector.load {{.*}} vector<4xi8>
         // CHECK-COUNT-16: {signed = false}
         // CHECK-NOT: tile.dot4
