@@ -150,3 +150,14 @@ def test_infinities_and_nan():
     a, b = (x.astype(mc.bf16.numpy) for x in (a, b))
     on_cpu(multiply, a=a, b=b, c=c)
     np.testing.assert_array_equal(c, np.repeat([[7, np.inf, -np.inf, np.nan, 7, 7, 7, 7]], 16, axis=0).T)
+
+
+def test_numbers_below_the_smallest_normal_one():
+    """2^-130 * 2^100, as it is or as zero; what is beside it is not touched."""
+    a, b = np.ones((8, 2), np.float32), np.ones((2, 16), np.float32)
+    a[:, 0], b[0] = 2.0**-130, 2.0**100
+    c = np.zeros((8, 16), np.float32)
+    a, b = (x.astype(mc.bf16.numpy) for x in (a, b))
+    b[1] = 2.0**-30
+    on_cpu(multiply, a=a, b=b, c=c)
+    assert len(set(c.flat)) == 1 and c[0, 0] in (2.0**-30, 2.0**-29)
