@@ -134,7 +134,7 @@ def quantized_row(bits: int, m: int, n: int, k: int) -> Row:
     return Row(f"matmul, {bits} bits", f"{m}x{n}x{k}", "llama.cpp", flops, read, 0.9, make, count)
 
 
-MATMUL = dict(BM=256, BN=256, BK=256)
+MATMUL = dict(BM=256, BN=128, BK=256)
 ATTENTION = dict(BM=64, BN=64)
 ROWS = {
     "matmul": [matmul_row(1024)],

@@ -21,7 +21,7 @@ GPU_TILES = [  # of a product, and how many warps and stages they take
 ]
 CPU_TILES = [
     dict(BM=64, BN=256, BK=256),
-    dict(BM=256, BN=256, BK=256),  # many rows: a block of b is packed once for all of them
+    dict(BM=256, BN=128, BK=256),  # many rows: a block of b is packed once for all of them
     dict(BM=16, BN=256, BK=256),  # few rows
 ]
 TILES = dict(gpu=GPU_TILES, cpu=CPU_TILES)
