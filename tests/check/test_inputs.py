@@ -37,7 +37,7 @@ def mixed(
 SIZES = {
     "vector_add": dict(N=1032),
     "matmul": dict(M=136, K=88, N=264),
-    "flash_attention": dict(B=2, H=2, S=136, D=128, HK=2, T=88),
+    "flash_attention": dict(B=2, H=2, S=104, D=128, HK=2, T=88),
     "softmax": dict(M=104, N=72),
     "histogram": dict(N=4104, BINS=120),
 }

@@ -211,7 +211,7 @@ def test_what_is_shown_while_tuning(capfd):
     lines = [line.split() for line in shown.splitlines()[1:]]
     assert lines[0] == ["candidate", "compile", "s", "time", "quartiles", "ratio"]
     assert [line[0] for line in lines[1:]] == ["B=1", "B=2048"]
-    assert lines[2][-1] == "1.00"
+    assert "1.00" in [line[-1] for line in lines[1:]], "the fastest"
 
 
 def test_nothing_is_shown_where_nobody_looks(capfd):
