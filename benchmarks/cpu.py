@@ -26,6 +26,7 @@ import ggml
 import numpy as np
 import quantized
 import torch
+from counted import COUNTED, counted
 from rich.console import Console
 from rich.table import Table
 
@@ -46,7 +47,13 @@ class Row:
     bytes: float
     wanted: float  # the ratio to reach
     make: Callable[[np.random.Generator], tuple[Callable[[], Any], Callable[[], Any]]]
-    count: Callable[[], tuple[float, float]] | None = None  # instructions for each product of numbers
+    count: Callable[[], tuple[float, float]] | None = (
+        None  # instructions for each product of two numbers, or for each element
+    )
+
+
+def count_of(name: str) -> Callable[[], tuple[float, float]]:
+    return functools.partial(counted, COUNTED[name])
 
 
 def floats(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -59,7 +66,7 @@ def matmul_row(n: int) -> Row:
         out = np.empty_like(c)
         return lambda: matmul(a, b, c, **MATMUL), lambda: np.matmul(a, b, out=out)
 
-    return Row("matmul f32", f"{n}³", "NumPy", 2 * n**3, 12 * n * n, 1.0, make)
+    return Row("matmul f32", f"{n}³", "NumPy", 2 * n**3, 12 * n * n, 1.0, make, count_of("matmul"))
 
 
 def bf16_matmul_row(n: int) -> Row:
@@ -88,6 +95,7 @@ def attention_row(s: int, d: int, heads: int = 4) -> Row:
         16 * heads * s * d,
         1.2,
         make,
+        count_of(f"attention {d}"),
     )
 
 
@@ -97,7 +105,7 @@ def softmax_row(m: int, n: int) -> Row:
         t = torch.from_numpy(x)
         return lambda: softmax(x, out, BM=1, BN=n), lambda: torch.softmax(t, 1)
 
-    return Row("softmax f32", f"{m}x{n}", "PyTorch", 0, 8 * m * n, 1.5, make)
+    return Row("softmax f32", f"{m}x{n}", "PyTorch", 0, 8 * m * n, 1.5, make, count_of("softmax"))
 
 
 def rms_norm_row(m: int, n: int) -> Row:
@@ -107,7 +115,7 @@ def rms_norm_row(m: int, n: int) -> Row:
         ours = lambda: rms_norm(x, weight, out, 1e-5, BM=1, BN=n)
         return ours, lambda: torch.nn.functional.rms_norm(t, (n,), w, 1e-5)
 
-    return Row("RMSNorm f32", f"{m}x{n}", "PyTorch", 0, 8 * m * n, 1.5, make)
+    return Row("RMSNorm f32", f"{m}x{n}", "PyTorch", 0, 8 * m * n, 1.5, make, count_of("rms_norm"))
 
 
 def rope_row(s: int, heads: int, d: int) -> Row:
@@ -124,7 +132,7 @@ def rope_row(s: int, heads: int, d: int) -> Row:
 
         return lambda: rope(x, cos, sin, out), eager
 
-    return Row("RoPE f32", f"{s}x{heads}x{d}", "PyTorch", 0, 8 * s * heads * d, 1.5, make)
+    return Row("RoPE f32", f"{s}x{heads}x{d}", "PyTorch", 0, 8 * s * heads * d, 1.5, make, count_of("rope"))
 
 
 def quantized_row(bits: int, m: int, n: int, k: int) -> Row:
@@ -206,7 +214,7 @@ def lines(
 def instructions(rows: list[Row]) -> Table:
     table = Table(
         *("kernel", "size", "ours", "peer", "peer / ours"),
-        title="instructions for each product of two numbers",
+        title="instructions for each product of two numbers, or each element",
     )
     for row in rows:
         assert row.count is not None
