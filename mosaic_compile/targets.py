@@ -169,7 +169,7 @@ CPUS: Mapping[str, CpuTarget] = {
         ),
         _arm64(
             "linux-v8.6",
-            "64-bit Arm with Linux and products of bf16: servers since 2022",
+            "64-bit Armv8.6 with Linux: servers since 2022",
             "aarch64-unknown-linux-gnu",
             features=_ARMV8_6,
             bf16_products="bfdot",
@@ -177,7 +177,7 @@ CPUS: Mapping[str, CpuTarget] = {
         ),
         _arm64(
             "android-v8.6",
-            "64-bit Arm with Android and products of bf16: phones since 2022",
+            "64-bit Armv8.6 with Android: phones since 2022",
             "aarch64-none-linux-android33",
             features=f"{_ARMV8_6},+reserve-x18",
             bf16_products="bfdot",

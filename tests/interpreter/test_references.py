@@ -342,6 +342,7 @@ ELSEWHERE = {
     "load",
     "gather",
     "dot",
+    "dot4",
     "philox",
     "random_bits",
     "random_uniform",
