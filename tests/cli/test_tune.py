@@ -11,6 +11,7 @@ import pytest
 import mosaic_compile as mc
 from mosaic_compile.kernel_file import load_kernels
 from mosaic_compile.tuning import lookup
+from tests.tuning.conftest import one_thread  # noqa: F401  (a fixture for every test here)
 
 from .conftest import Command
 
