@@ -53,6 +53,11 @@ def _product_type(a: Tensor, out_dtype: torch.dtype | None) -> torch.dtype:
     return out_dtype or (a.dtype if a.element_size() > 1 else torch.bfloat16)
 
 
+def _product_kernel(a: Tensor) -> Any:
+    """What multiplies fastest where `a` lies."""
+    return kernels.persistent_matmul if a.is_cuda else kernels.matmul
+
+
 @_operator
 def matmul(
     a: Tensor,
@@ -70,9 +75,8 @@ def matmul(
     """
     out = torch.empty((*a.shape[:-1], b.shape[1]), dtype=_product_type(a, out_dtype), device=a.device)
     added = None if residual is None else _rows(residual)
-    kernel = kernels.persistent_matmul if a.is_cuda else kernels.matmul
     options = dict(activation=activation, precision=precision)
-    _run(kernel, _rows(a), b, _rows(out), scale, bias, added, **options)
+    _run(_product_kernel(a), _rows(a), b, _rows(out), scale, bias, added, **options)
     return out
 
 
@@ -94,11 +98,9 @@ def linear(
     out = torch.empty((*x.shape[:-1], weight.shape[0]), dtype=_product_type(x, out_dtype), device=x.device)
     rows, added = _rows(x), None if residual is None else _rows(residual)
     options = dict(activation=activation, precision=precision)
-    if x.is_cuda and len(rows) <= FEW_ROWS:
-        _run(kernels.linear, rows, weight, _rows(out), scale, bias, added, **options)
-    else:
-        kernel = kernels.persistent_matmul if x.is_cuda else kernels.matmul
-        _run(kernel, rows, weight.T, _rows(out), scale, bias, added, **options)
+    few = x.is_cuda and len(rows) <= FEW_ROWS
+    kernel, factor = (kernels.linear, weight) if few else (_product_kernel(x), weight.T)
+    _run(kernel, rows, factor, _rows(out), scale, bias, added, **options)
     return out
 
 

@@ -20,9 +20,8 @@ MIN_DOT_DEPTH = {8: 32, 16: 16, 32: 8, 64: 4}  # K of the smallest matrix instru
 MIN_DOT_SIDE = 16
 MAX_THREADS = 1024  # of a thread block, on NVIDIA and AMD alike
 # Where warp specialization cuts tiles between warp groups (Hopper), Triton 3.6 was seen to compute wrong numbers with
-# more stages than this, by the number of products in the loop.
-MAX_SPECIALIZED_STAGES = {0: 4, 1: 4}
-MAX_SPECIALIZED_STAGES_OF_MORE = 2
+# more stages than this: in loops of up to one product, and of more.
+MAX_SPECIALIZED_STAGES = (4, 2)
 DEFAULT_STAGES = 3  # of Triton's `num_stages`
 
 
@@ -128,7 +127,7 @@ class CheckTritonLimits:
     def check_specialized(self, loop: ir.Operation) -> None:
         inner = operations(loop)
         products = sum(op.name == "tile.dot" for op in inner)
-        most = MAX_SPECIALIZED_STAGES.get(products, MAX_SPECIALIZED_STAGES_OF_MORE)
+        most = MAX_SPECIALIZED_STAGES[products > 1]
         set_here = [
             op.attributes["tile.num_stages"].value for op in inner if "tile.num_stages" in op.attributes
         ]
