@@ -173,22 +173,22 @@ def row_major_strides(shape: tuple[int, ...], unit: int = 1) -> tuple[int, ...]:
 # DLPack, read through ctypes: NumPy's own reader knows neither bf16 nor CUDA.
 
 
-class _Device(ctypes.Structure):
+class DLDevice(ctypes.Structure):
     _fields_ = (("type", ctypes.c_int32), ("index", ctypes.c_int32))
 
 
-class _DataType(ctypes.Structure):
+class DLDataType(ctypes.Structure):
     _fields_ = (("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16))
 
 
-class _Tensor(ctypes.Structure):
-    """DLTensor, with which a DLManagedTensor starts."""
+class DLTensor(ctypes.Structure):
+    """With which a DLManagedTensor starts."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
-        ("device", _Device),
+        ("device", DLDevice),
         ("ndim", ctypes.c_int32),
-        ("dtype", _DataType),
+        ("dtype", DLDataType),
         ("shape", ctypes.POINTER(ctypes.c_int64)),
         ("strides", ctypes.POINTER(ctypes.c_int64)),
         ("byte_offset", ctypes.c_uint64),
@@ -203,7 +203,7 @@ class _Versioned(ctypes.Structure):
         ("manager", ctypes.c_void_p),
         ("deleter", ctypes.c_void_p),
         ("flags", ctypes.c_uint64),
-        ("tensor", _Tensor),
+        ("tensor", DLTensor),
     )
 
 
@@ -262,7 +262,7 @@ def _capsule(value: Any, name: str) -> Any:
         raise ArgumentError(f"'{name}' gives no access to its memory: {error}", "pass a copy") from None
 
 
-def _content(capsule: Any) -> tuple[_Tensor, bool]:
+def _content(capsule: Any) -> tuple[DLTensor, bool]:
     """The tensor in a DLPack capsule, and whether it may be written."""
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
@@ -271,7 +271,7 @@ def _content(capsule: Any) -> tuple[_Tensor, bool]:
     if is_valid(capsule, b"dltensor_versioned"):
         managed = _Versioned.from_address(get(capsule, b"dltensor_versioned"))
         return managed.tensor, not managed.flags & _READ_ONLY
-    return _Tensor.from_address(get(capsule, b"dltensor")), True
+    return DLTensor.from_address(get(capsule, b"dltensor")), True
 
 
 def as_numpy(info: ArrayInfo, memory: np.ndarray | None = None) -> np.ndarray:

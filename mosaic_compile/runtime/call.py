@@ -15,7 +15,7 @@ from mosaic_compile.language.kernel import Candidate, Kernel
 from mosaic_compile.language.specialization import Specialization
 from mosaic_compile.tuning.lookup import entry_for
 
-from . import cuda, forms
+from . import cuda, direct, forms
 from .arguments import Bound, bind, place_of, specialize_call
 from .arrays import HOST
 from .interpret import interpret
@@ -36,9 +36,17 @@ _lock = threading.Lock()
 def call(kernel: Kernel, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     """Runs a kernel on a call's arguments; raises ArgumentError, LaunchError and the compiler's errors."""
     interpreted = _ENVIRONMENT.get(_INTERPRET) not in _OFF
-    form = None if interpreted or not RUNS_ON_CPU else forms.form_of(kernel, args, kwargs)
-    if form is not None and forms.run_like_before(form):
-        return
+    form = None
+    if not interpreted and RUNS_ON_CPU:
+        launch = direct.LAUNCHES.get(kernel)
+        if launch is not None and launch(*args, **kwargs):
+            return
+        form = forms.form_of(kernel, args, kwargs)
+        prepared = None if form is None else forms.prepared_for(form)
+        if form is not None and prepared is not None:
+            forms.run(prepared, form)
+            direct.learn(kernel, form, prepared, args, kwargs)
+            return
     bound = bind(kernel, args, kwargs)
     if interpreted or (place_of(bound)[0] == HOST and not RUNS_ON_CPU):
         interpret(kernel, bound)

@@ -44,6 +44,11 @@ def require_driver() -> Any:
     return library
 
 
+def address_of(function: str) -> int:
+    """Where a function of the driver lies, for machine code that calls it."""
+    return ctypes.cast(getattr(driver(), function), ctypes.c_void_p).value or 0
+
+
 # Errors.
 
 OUT_OF_MEMORY, NOT_INITIALIZED, INVALID_IMAGE, NO_BINARY_FOR_GPU, LAUNCH_OUT_OF_RESOURCES = (

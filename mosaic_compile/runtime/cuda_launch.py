@@ -7,7 +7,7 @@ import functools
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import cuda
 
@@ -119,19 +119,19 @@ class Launch:
         self._start = -ctypes.addressof(self._memory) % _ALIGN
         start = ctypes.addressof(self._memory) + self._start
         self._pointers = (ctypes.c_void_p * max(len(offsets), 1))(*(start + offset for offset in offsets))
-        self._config = LaunchConfig((grid[0] * cluster, *grid[1:]), (threads, 1, 1), shared)
+        self.config = LaunchConfig((grid[0] * cluster, *grid[1:]), (threads, 1, 1), shared)
         if cluster > 1:
             attribute = LaunchAttribute(_CLUSTER_DIMENSION)
             attribute.value[0], attribute.value[1], attribute.value[2] = cluster, 1, 1
-            self._config.attributes, self._config.attribute_count = ctypes.pointer(attribute), 1
+            self.config.attributes, self.config.attribute_count = ctypes.pointer(attribute), 1
         self._current = ctypes.c_void_p()
         self._pack = parameters.pack_into
-        self._addresses = tuple(map(ctypes.addressof, (self._config, self._pointers, self._current)))
+        self._addresses = tuple(map(ctypes.addressof, (self.config, self._pointers, self._current)))
 
     def start(self, library: Any, function: int, context: int, stream: int, values: Sequence[Any]) -> int:
         """Starts the function in a context and gives the driver's error code, 0 where there is none."""
         self._pack(self._memory, self._start, *values)
-        self._config.stream = stream
+        self.config.stream = stream
         config, pointers, current = self._addresses
         if library.cuCtxGetCurrent(current) or self._current.value != context:
             with cuda.using_context(context):
@@ -139,7 +139,15 @@ class Launch:
         return library.cuLaunchKernelEx(config, function, pointers, None)  # type: ignore[no-any-return]
 
 
-_L2_PROMOTION_128B = 2
+class Encoding(NamedTuple):
+    """What all tensor maps have in common: CUtensorMapInterleave, …L2promotion (of 128 bytes), …FloatOOBfill (zeros)."""
+
+    interleave: int
+    l2_promotion: int
+    fill: int
+
+
+ENCODING = Encoding(0, 2, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +159,18 @@ class TensorMap:
     byte_strides: tuple[int, ...]
     box: tuple[int, ...]
     swizzle: int
+
+    @property
+    def lists(self) -> tuple[Any, Any, Any, Any]:
+        """Sizes, strides, box and steps between elements for the driver.
+
+        It counts dimensions from the innermost, whose stride it takes for granted.
+        """
+        rank = len(self.sizes)
+        sizes = (ctypes.c_uint64 * rank)(*reversed(self.sizes))
+        strides = (ctypes.c_uint64 * max(rank - 1, 1))(*list(reversed(self.byte_strides))[1:])
+        box = (ctypes.c_uint32 * rank)(*reversed(self.box))
+        return sizes, strides, box, (ctypes.c_uint32 * rank)(*[1] * rank)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -165,15 +185,11 @@ def encode(tensor_map: TensorMap, address: int, context: int) -> bytes:
             ctypes.c_int(tensor_map.element_type),
             ctypes.c_uint32(rank),
             ctypes.c_void_p(address),
-            # The driver counts dimensions from the innermost, whose stride it takes for granted.
-            (ctypes.c_uint64 * rank)(*reversed(tensor_map.sizes)),
-            (ctypes.c_uint64 * max(rank - 1, 1))(*list(reversed(tensor_map.byte_strides))[1:]),
-            (ctypes.c_uint32 * rank)(*reversed(tensor_map.box)),
-            (ctypes.c_uint32 * rank)(*[1] * rank),
-            ctypes.c_int(0),
+            *tensor_map.lists,
+            ctypes.c_int(ENCODING.interleave),
             ctypes.c_int(tensor_map.swizzle),
-            ctypes.c_int(_L2_PROMOTION_128B),
-            ctypes.c_int(0),
+            ctypes.c_int(ENCODING.l2_promotion),
+            ctypes.c_int(ENCODING.fill),
         )
     cuda.check(
         result,

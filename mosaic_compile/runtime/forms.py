@@ -153,19 +153,12 @@ def forget() -> None:
     _prepared.clear()
 
 
-def run_like_before(form: Form) -> bool:
-    """Runs a call whose preparation is known; False where it is not."""
+def prepared_for(form: Form) -> Any:
+    """The preparation of a call like one before; None where there was none."""
     try:
-        prepared = _prepared.get(form.key)
+        return _prepared.get(form.key)
     except TypeError:  # a constant that cannot be hashed
-        return False
-    if prepared is None:
-        return False
-    if form.streams:
-        run(prepared, form)
-    else:
-        prepared.run(form.addresses, form.scalars)
-    return True
+        return None
 
 
 def run(prepared: Any, form: Form) -> None:

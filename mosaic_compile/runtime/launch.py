@@ -159,21 +159,24 @@ class Prepared:
         try:
             launch = self.idle.pop()
         except IndexError:
-            manifest = launcher.manifest
-            launch = cuda_launch.Launch(
-                self.block,
-                self.offsets,
-                self.grid,
-                manifest["threads"],
-                manifest["cluster"],
-                manifest["shared_memory"],
-            )
+            launch = self.new_launch()
         result = launch.start(launcher.library, launcher.function, launcher.context, stream, values)
         self.idle.append(launch)
         if result:
             cuda.check(result, f"the kernel '{launcher.manifest['kernel']}' cannot be launched")
         if launcher.waits:
             self._wait(stream)
+
+    def new_launch(self) -> cuda_launch.Launch:
+        manifest = self.launcher.manifest
+        return cuda_launch.Launch(
+            self.block,
+            self.offsets,
+            self.grid,
+            manifest["threads"],
+            manifest["cluster"],
+            manifest["shared_memory"],
+        )
 
     def _wait(self, stream: int) -> None:
         """Waits for the kernel, and says if it failed; not while a graph is captured, when it does not run."""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mosaic_compile.artifact import Artifact
 from mosaic_compile.errors import ArgumentError
-from mosaic_compile.language.arrays import ConstParam, ScalarParam
-from mosaic_compile.language.specialization import ALIGNMENT
+from mosaic_compile.language.arrays import ScalarParam
+from mosaic_compile.language.specialization import ALIGNMENT, OPTIONS
 
-from . import forms
+from . import direct, forms
 from .arguments import Bound, bind, check_scalar, check_written
 from .arrays import ArrayInfo
 from .cuda_launch import Resources
+from .direct_plan import plan_of
 from .packing import packed
 
 if TYPE_CHECKING:
@@ -32,14 +33,18 @@ class Launchable:
     threads that was set when it was compiled.
     """
 
-    def __init__(self, kernel: Kernel, program: Any, bound: Bound, given: Mapping[str, Any]):
+    def __init__(
+        self, kernel: Kernel, program: Any, bound: Bound, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ):
         self.kernel = kernel
         self._program = program
         self._prepared = program.prepare(bound)
         # Without the arrays themselves, whose memory may be given back.
         self._arrays = {name: replace(info, owner=None) for name, info in bound.arrays.items()}
         self._names = tuple(p.name for p in kernel.signature.params)
-        self._given = _expectations(kernel, given)
+        self._given = _expectations(kernel, {**dict(zip(self._names, args)), **kwargs})
+        plan = plan_of(kernel, self._prepared, args, kwargs)
+        self._launch = None if plan is None else direct.Table(plan).launch
 
     @property
     def artifact(self) -> Artifact:
@@ -64,6 +69,8 @@ class Launchable:
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Runs the kernel on arrays like those that it was compiled for; raises ArgumentError and LaunchError."""
+        if self._launch is not None and self._launch(*args, **kwargs):
+            return
         found = self._read(args, kwargs)
         if found is None:
             self._run_looking_closer(args, kwargs)
@@ -162,8 +169,7 @@ def compile_for(kernel: Kernel, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     from .call import loaded
 
     bound = bind(kernel, args, kwargs)
-    names = [p.name for p in kernel.signature.params]
-    passed = {p.name for p in kernel.signature.params if not isinstance(p, ConstParam)}
-    given = {name: v for name, v in (*zip(names, args), *kwargs.items()) if name in passed}
+    decided = {*OPTIONS, *(p.name for p in kernel.signature.constants)}  # constants are given by name alone
+    passed = {name: value for name, value in kwargs.items() if name not in decided}
     with packed(bound) as packed_bound:
-        return Launchable(kernel, loaded(kernel, packed_bound), packed_bound, given)
+        return Launchable(kernel, loaded(kernel, packed_bound), packed_bound, args, passed)

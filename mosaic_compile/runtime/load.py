@@ -65,7 +65,9 @@ class Loaded:
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Runs the kernel; raises ArgumentError and LaunchError."""
         form = forms.form_of(self, args, kwargs)
-        if form is not None and forms.run_like_before(form):
+        prepared = None if form is None else forms.prepared_for(form)
+        if form is not None and prepared is not None:
+            forms.run(prepared, form)
             return
         bound = bind(self, args, kwargs)
         place, device = place_of(bound)

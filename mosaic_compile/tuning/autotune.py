@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mosaic_compile.language.kernel import Candidate, Kernel
-from mosaic_compile.runtime import forms
+from mosaic_compile.runtime import direct, forms
 from mosaic_compile.runtime.arguments import Bound, bind
 from mosaic_compile.runtime.call import target_of
 from mosaic_compile.runtime.packing import packed
@@ -83,4 +83,5 @@ def _tune_and_keep(
         results.keep(name, kernel, machine.about, kept)
     remember(kernel, bound, machine.about, entry)
     forms.forget()
+    direct.forget()
     return report

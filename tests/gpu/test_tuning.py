@@ -6,7 +6,7 @@ import pytest
 
 import mosaic_compile as mc
 from mosaic_compile.kernels import matmul, softmax
-from mosaic_compile.runtime import call, cuda, forms
+from mosaic_compile.runtime import call, cuda, direct, forms
 from mosaic_compile.tuning import lookup
 from mosaic_compile.tuning.gpu import Gpu
 
@@ -25,6 +25,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(lookup, "_found", {})
     monkeypatch.setattr(call, "_compiled", {})
     monkeypatch.setattr(forms, "_prepared", {})
+    direct.forget()
 
 
 @mc.kernel(grid=lambda N, B: (mc.cdiv(N, B),), tune=[dict(B=1, num_warps=1), dict(B=4096, num_warps=8)])
