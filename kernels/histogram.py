@@ -4,7 +4,7 @@ import numpy as np
 
 import mosaic_compile as mc
 
-T = mc.DTypeVar("T", mc.i32, mc.u8)
+T = mc.DTypeVar("T", mc.i32, mc.i64, mc.u8)
 
 
 def reference(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -29,5 +29,8 @@ def histogram(values: T["N"], counts: mc.InOut[mc.i32["BINS"]], *, BLOCK: mc.Con
     are added atomically one by one, so that many equal values wait for each other.
     """
     i = mc.program_id(0)
-    inside = i * BLOCK + mc.iota(BLOCK) < values.shape[0]  # what is loaded beyond the end would count as 0
-    mc.scatter_add(counts, mc.load(values, i, BLOCK).to(mc.i32), mc.ones(BLOCK, mc.i32), mask=inside)
+    block = mc.load(values, i, BLOCK)
+    counted = i * BLOCK + mc.iota(BLOCK) < values.shape[0]  # what is loaded beyond the end would count as 0
+    if values.dtype == mc.i64:
+        counted &= (block >= 0) & (block < values.dtype(counts.shape[0]))
+    mc.scatter_add(counts, block.to(mc.i32), mc.ones(BLOCK, mc.i32), mask=counted)

@@ -65,6 +65,8 @@ def quantized_matmul(
     Dettmers, Lewis, Belkada and Zettlemoyer, "LLM.int8()", 2022, scale products of 8 bits so; groups of 4 bits: Frantar,
     Ashkboos, Hoefler and Alistarh, "GPTQ", 2022.
     """
+    assert BITS in (4, 8), f"weights have 4 or 8 bits, not {BITS}"
+    assert L % W == 0 and 8 * L == BITS * X, f"{L} words of {BITS} bits in w do not fit {X} of 8 bits in x"
     m, n = mc.program_id(0), mc.program_id(1)
     acc = mc.zeros((BN, BM, W), mc.f32)
     for b in range(x.shape[0]):

@@ -15,7 +15,9 @@ from torch import Tensor
 
 import mosaic_compile as mc
 from mosaic_compile import kernels
+from mosaic_compile.errors import ArgumentError
 from mosaic_compile.kernels.paged_attention import number_of_splits
+from mosaic_compile.kernels.quantized_matmul import LANES
 
 _library = torch.library.Library("mosaic", "FRAGMENT")
 
@@ -45,8 +47,8 @@ def _run(kernel: Any, *arguments: Any, **named: Any) -> None:
 
 
 def _rows(x: Tensor) -> Tensor:
-    """All dimensions but the last as one."""
-    return x.reshape(-1, x.shape[-1]) if x.ndim != 2 else x
+    """All dimensions but the last as one: always a matrix."""
+    return x if x.ndim == 2 else torch.atleast_2d(x).flatten(0, -2)
 
 
 def _product_type(a: Tensor, out_dtype: torch.dtype | None) -> torch.dtype:
@@ -126,6 +128,55 @@ def batched_matmul(
 
 
 @_operator
+def quantize_rows(x: Tensor, group: int = 32) -> tuple[Tensor, Tensor, Tensor]:
+    """x in 8 bits, in groups of the last dimension with a scale each: the numbers, scales and sums of groups.
+
+    x: (…, K). Results: (B, …, 16 * group), i8; (B, …, 16), f32; (B, …, 16), i32, for B blocks of 16 groups,
+    in the order that docs/quantization.md says: x as the kernel quantized_matmul takes it.
+    """
+    blocks = -(-x.shape[-1] // (LANES * group))  # not mc.cdiv, which does not know the sizes of tracing
+    rows, outer = _rows(x), (blocks, *x.shape[:-1])
+    q = torch.empty((*outer, LANES * group), dtype=torch.int8, device=x.device)
+    scales = torch.empty((*outer, LANES), dtype=torch.float32, device=x.device)
+    sums = torch.empty((*outer, LANES), dtype=torch.int32, device=x.device)
+    results = (t.view(blocks, rows.shape[0], t.shape[-1]) for t in (q, scales, sums))
+    _run(kernels.quantize_rows, rows, *results, G=group)
+    return q, scales, sums
+
+
+@_operator
+def quantized_matmul(
+    x: Tensor,
+    w: Tensor,
+    w_scales: Tensor,
+    bits: int = 4,
+    group: int = 32,
+    out_dtype: torch.dtype | None = None,
+) -> Tensor:
+    """x @ weights.T of packed weights, with x quantized by `quantize_rows`; of `out_dtype`, or x's type.
+
+    x: (…, K). w: (N, B, 16 * group * bits / 32), u32, and w_scales: (N, B, 16), f16 or f32, as `quantized` of
+    mosaic_compile.kernels.quantized_matmul makes them of weights (N, K) with the same bits (4, 8) and group.
+    Their K is not in them, only how many blocks it takes: another K of as many is not noticed.
+    """
+    words = LANES * group * bits // 32
+    if bits not in (4, 8) or group % 32 or w.shape[-1] != words:
+        raise ArgumentError(
+            f"weights of {bits} bits in groups of {group} are not in blocks of {w.shape[-1]} words",
+            "give bits, 4 or 8, and group, 32, 64, 128 …, as the weights were packed",
+        )
+    out = torch.empty((*x.shape[:-1], w.shape[0]), dtype=out_dtype or x.dtype, device=x.device)
+    if x.is_meta:
+        return out
+    rows = _rows(x)
+    q, scales, sums = quantize_rows(rows, group)
+    tiles = dict(BM=8, BN=16) if len(rows) > 8 and not x.is_cuda else {}  # each word of w for eight rows
+    given = (q.view(torch.int32), scales, sums, w, w_scales, _rows(out))
+    kernels.quantized_matmul(*given, BITS=bits, **tiles)
+    return out
+
+
+@_operator
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
     """x / sqrt(mean(x**2) + eps) * weight over the last dimension."""
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
@@ -150,6 +201,29 @@ def softmax(x: Tensor) -> Tensor:
 
 
 @_operator
+def cumsum(
+    x: Tensor, exclusive: bool = False, reverse: bool = False, out_dtype: torch.dtype | None = None
+) -> Tensor:
+    """Running sums over the last dimension, of `out_dtype`: x's type where that is floating-point, else i32.
+
+    Integers, of up to 32 bits, are added in 32 bits and wrap, as in torch's cumsum with dtype=torch.int32.
+    exclusive: without the element itself. reverse: from the end of the row.
+    """
+    out_dtype = out_dtype or (x.dtype if x.is_floating_point() else torch.int32)
+    out = torch.empty(x.shape, dtype=out_dtype, device=x.device)
+    _run(kernels.cumsum, _rows(x), _rows(out), exclusive=exclusive, reverse=reverse)
+    return out
+
+
+@_operator
+def gelu(x: Tensor, approximate: str = "none") -> Tensor:
+    """x / 2 * (1 + erf(x / sqrt(2))), or its approximation by tanh: approximate is "none" or "tanh"."""
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    _run(kernels.gelu, _rows(x), _rows(out), approximate=approximate)
+    return out
+
+
+@_operator
 def gated(gate: Tensor, up: Tensor, activation: str = "silu") -> Tensor:
     """activation(gate) * up: SwiGLU, or what mosaic_compile.kernels.gated makes of the activation."""
     out = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
@@ -165,6 +239,25 @@ def rope(
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     _run(kernels.rope, x, cos, sin, out, positions, interleaved=interleaved)
     return out
+
+
+@_operator
+def gather_rows(table: Tensor, indices: Tensor) -> Tensor:
+    """table[indices], as torch's embedding: table (V, D), indices (…), i32 or i64; the result is (…, D).
+
+    An index outside 0 … V - 1 gives zeros.
+    """
+    out = torch.empty((*indices.shape, *table.shape[1:]), dtype=table.dtype, device=table.device)
+    _run(kernels.gather_rows, table, indices.reshape(-1), _rows(out))
+    return out
+
+
+@_operator
+def histogram(values: Tensor, bins: int) -> Tensor:
+    """How often each of 0 … bins - 1 is in values, i32 (bins): values (…), i32, i64 or u8; others do not count."""
+    counts = torch.zeros(bins, dtype=torch.int32, device=values.device)
+    _run(kernels.histogram, values.reshape(-1), counts)
+    return counts
 
 
 @_operator

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import itertools
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -189,8 +188,7 @@ class _ExchangeApi(ctypes.Structure):
     )
 
 
-@functools.cache
-def exchange_of(kind: Any) -> Exchange | None:
+def exchange_of(kind: type) -> Exchange | None:
     """The exchange API of PyTorch's tensors; None for other types, subclasses of theirs, and before PyTorch 2.10."""
     if kind.__module__.partition(".")[0] != "torch" or kind.__name__ not in ("Tensor", "Parameter"):
         return None

@@ -173,7 +173,7 @@ def test_rope(shape, dtype, interleaved, at):
 
 
 @pytest.mark.parametrize("n", [1, 4095, 4096, 4097, 1_000_003])
-@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.uint8])
 @pytest.mark.parametrize("bins", [10, 256])
 def test_histogram(n, dtype, bins):
     values = (randn(n).abs() * 40).to(dtype)

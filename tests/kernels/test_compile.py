@@ -55,6 +55,7 @@ VARIANTS = [
     "kernels/cumsum.py --set T=u8 S=i32 BM=16 BN=128",
     "kernels/gather_rows.py --set T=f8e4m3 Index=i64 BM=16 BN=128",
     "kernels/histogram.py --set T=u8",
+    "kernels/histogram.py --set T=i64",
     "kernels/layer_norm.py --with bias mean rstd --set W=f32",
     "kernels/layer_norm.py --with bias --shape N=4096",
     "kernels/linear.py --with bias residual --set activation=silu BM=1 BN=8 BK=512",

@@ -70,7 +70,7 @@ def check_histogram(values, bins, target=None, **constants):
 
 @on_targets
 @pytest.mark.parametrize("n", EDGES)
-@pytest.mark.parametrize("dtype", ["i32", "u8"])
+@pytest.mark.parametrize("dtype", ["i32", "i64", "u8"])
 def test_histogram(n, dtype, target):
     """What lies beyond the end of the values is not counted as 0."""
     check_histogram(integers(5, (n,), dtype, 0, 5), 6, target, BLOCK=16)
@@ -79,16 +79,17 @@ def test_histogram(n, dtype, target):
 @given(
     n=st.integers(0, 100),
     bins=st.integers(1, 300),
-    dtype=st.sampled_from(["i32", "u8"]),
+    dtype=st.sampled_from(["i32", "i64", "u8"]),
     block=st.sampled_from([1, 16, 128]),
     target=st.sampled_from(TARGETS),
 )
 @examples(40)
 def test_histogram_of_any_size(n, bins, dtype, block, target):
     """Values outside the bins are dropped."""
-    low = -20 if dtype == "i32" else 0
+    low = 0 if dtype == "u8" else -20
     check_histogram(integers(6, (n,), dtype, low, 255), bins, target, BLOCK=block)
 
 
 def test_histogram_of_extreme_values():
     check_histogram(np.array([-(2**31), 2**31 - 1, -1, 3, 4, 3], np.int32), 4, BLOCK=16)
+    check_histogram(np.array([-(2**63), 2**63 - 1, 2**32 + 1, 1 - 2**32, 3, 4, 3]), 4, BLOCK=16)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mosaic_compile as mc
-from mosaic_compile.errors import LaunchError
+from mosaic_compile.errors import LaunchError, MosaicError
 from mosaic_compile.kernels import quantize_rows, quantized_matmul
 from mosaic_compile.kernels.quantized_matmul import LANES, expanded, integers, quantized
 
@@ -231,3 +231,15 @@ def test_bytes_without_vnni(target, tmp_path):
     except LaunchError as error:
         pytest.skip(str(error))
     check_bytes(loaded)
+
+
+def test_words_that_do_not_fit_the_bits():
+    """Weights of 4 bits taken for some of 8, and bits that there are not."""
+    x, x_scales, x_sums = map(np.ascontiguousarray, activations(2, 600, 32))
+    w, w_scales = quantized(random(4, (3, 600), "f32"), 4, 32)
+    for bits, message in (
+        (8, "64 words of 8 bits in w do not fit 128"),
+        (2, "weights have 4 or 8 bits, not 2"),
+    ):
+        with pytest.raises(MosaicError, match=message):
+            quantized_matmul(x, x_scales, x_sums, w, w_scales, np.zeros((2, 3), np.float32), BITS=bits)

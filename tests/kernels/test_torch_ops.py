@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import mosaic_compile as mc
+
 torch = pytest.importorskip("torch")
 
 from mosaic_compile import kernels  # noqa: E402
 from mosaic_compile.kernels import torch_ops  # noqa: E402
+from mosaic_compile.kernels.quantized_matmul import quantized  # noqa: E402
 
 F = torch.nn.functional
 
@@ -54,6 +59,26 @@ def products(a: Any, b: Any, scale: float, bias: Any, residual: Any, activation:
     return F.silu(scale * (a @ b) + bias) + residual
 
 
+def sums_of_what_follows(x: Any, exclusive: bool, reverse: bool) -> Any:
+    return (x.flip(-1).cumsum(-1).flip(-1) - x).to(torch.int32)
+
+
+def rows_in_8_bits(x: Any, group: int = 32) -> tuple[Any, ...]:
+    results = kernels.quantize_rows.reference(x.flatten(0, -2).numpy(), G=group)
+    return tuple(torch.tensor(a).view(len(a), *x.shape[:-1], -1) for a in results)
+
+
+def packed(weights: Any, bits: int, group: int = 32) -> tuple[Any, ...]:
+    return tuple(map(torch.from_numpy, quantized(weights.numpy(), bits, group)))
+
+
+def of_packed_weights(x: Any, w: Any, w_scales: Any, bits: int = 4, group: int = 32) -> Any:
+    q, scales, sums = (a.numpy() for a in rows_in_8_bits(x.flatten(0, -2), group))
+    given = (q.view(np.int32), scales, sums, w.numpy(), w_scales.numpy())
+    expected = kernels.quantized_matmul.reference(*given, BITS=bits)
+    return torch.from_numpy(expected).view(*x.shape[:-1], -1)
+
+
 X, W = floats(0, 2, 3, 48), floats(1, 48)
 Q, KV = floats(2, 2, 4, 20, 16), floats(3, 2, 2, 30, 16)
 ROWS, ROWS_KV = floats(4, 30, 4, 16), floats(5, 40, 2, 16)
@@ -61,6 +86,8 @@ STARTS, KEY_STARTS = i32(0, 7, 7, 30), i32(0, 9, 12, 40)
 CACHE = floats(6, 9, 16, 2, 16)
 TABLE, LENGTHS = torch.tensor([[3, 1, 8], [0, 5, 2]], dtype=torch.int32), i32(33, 40)
 ANGLES = floats(7, 50, 6)
+WHOLE = torch.arange(-30, 90, dtype=torch.int32).view(2, 3, 20)
+LONG, WEIGHTS = floats(25, 2, 6, 600), floats(26, 7, 600)  # rows of two blocks, the second one padded
 
 # Operator, arguments, options, and what PyTorch computes.
 CASES: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = [
@@ -69,13 +96,22 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = [
     ("linear", (X, floats(8, 24, 48), floats(9, 24)), {}, F.linear),
     ("batched_matmul", (floats(11, 4, 5, 16), floats(12, 4, 16, 8)), {}, lambda a, b: a @ b),
     ("batched_matmul", (floats(11, 4, 5, 16), floats(12, 1, 16, 8)), {}, lambda a, b: a @ b),
+    ("quantize_rows", (LONG,), {}, rows_in_8_bits),
+    ("quantized_matmul", (LONG, *packed(WEIGHTS, 4)), {}, of_packed_weights),
+    ("quantized_matmul", (LONG[0], *packed(WEIGHTS, 8, 64)), dict(bits=8, group=64), of_packed_weights),
     ("rms_norm", (X, W, 1e-5), {}, lambda x, w, eps: F.rms_norm(x, (48,), w, eps)),
     ("layer_norm", (X, W, W), {}, lambda x, w, bias: F.layer_norm(x, (48,), w, bias)),
     ("layer_norm", (X, W), {}, lambda x, w: F.layer_norm(x, (48,), w)),
     ("softmax", (X,), {}, lambda x: x.softmax(-1)),
+    ("cumsum", (X,), {}, lambda x: x.cumsum(-1)),
+    ("cumsum", (WHOLE,), dict(exclusive=True, reverse=True), sums_of_what_follows),
+    ("gelu", (X,), {}, F.gelu),
+    ("gelu", (X,), dict(approximate="tanh"), F.gelu),
     ("gated", (X, X + 1), {}, lambda gate, up: F.silu(gate) * up),
     ("gated", (X[..., :24], X[..., 24:], "gelu"), {}, lambda gate, up, _: F.gelu(gate) * up),
     ("rope", (ROWS, ANGLES.cos(), ANGLES.sin(), torch.arange(30, dtype=torch.int32)), {}, rotated),
+    ("gather_rows", (X[0], torch.tensor([[2, 0, 1, 1], [1, 2, 2, 0]])), {}, lambda x, i: F.embedding(i, x)),
+    ("histogram", (WHOLE.abs(), 90), {}, lambda x, bins: torch.bincount(x.flatten()).to(torch.int32)),
     (
         "cross_entropy",
         (X, torch.arange(6).view(2, 3)),
@@ -107,11 +143,12 @@ def function(name: str) -> Any:
 
 @each
 def test_results(name, arguments, options, expected):
-    """f32, from sums of a few dozen products of numbers around 1."""
-    result = function(name)(*arguments, **options)
+    """f32, from sums of a few dozen products of numbers around 1; or whole numbers."""
+    results = function(name)(*arguments, **options)
     wanted = expected(*arguments, **options)
-    assert result.dtype == torch.float32 and result.shape == wanted.shape
-    torch.testing.assert_close(result, wanted.float(), rtol=1e-4, atol=2e-5)
+    for result, right in zip(*(x if isinstance(x, tuple) else (x,) for x in (results, wanted)), strict=True):
+        right = right.float() if right.is_floating_point() else right
+        torch.testing.assert_close(result, right, rtol=1e-4, atol=2e-5)  # types and shapes too
 
 
 @each
@@ -177,6 +214,30 @@ def test_export(tmp_path):
         torch.testing.assert_close(loaded(given), Layer()(given))
 
 
+def test_export_of_packed_weights(tmp_path):
+    """Words of weights, u32, are saved with a model; any number of indices."""
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("table", LONG.flatten(0, -2))
+            for name, tensor in zip(("w", "w_scales"), packed(WEIGHTS, 4)):
+                self.register_buffer(name, tensor)
+
+        def forward(self, indices):
+            rows = torch_ops.gather_rows(self.table, indices)
+            sums = torch_ops.cumsum(torch_ops.gelu(torch_ops.quantized_matmul(rows, self.w, self.w_scales)))
+            return sums, torch_ops.histogram(indices, 12), torch_ops.quantize_rows(rows)
+
+    tokens = torch.export.Dim("tokens")
+    indices = i32(3, 0, 11, 3).view(2, 2)
+    program = torch.export.export(Model(), (indices,), dynamic_shapes=({1: tokens},))
+    torch.export.save(program, tmp_path / "model.pt2")
+    loaded = torch.export.load(tmp_path / "model.pt2").module()
+    for given in (indices, torch.arange(10, dtype=torch.int32).view(2, 5)):
+        torch.testing.assert_close(loaded(given), Model()(given))
+
+
 def test_types_of_products():
     a, b = floats(23, 8, 32, dtype=torch.bfloat16), floats(24, 32, 16, dtype=torch.bfloat16)
     assert torch_ops.matmul(a, b).dtype == torch.bfloat16
@@ -194,6 +255,96 @@ def test_windows_and_soft_caps():
         *(x.numpy() for x in (Q, KV, KV)), 0.25, causal=True, **options
     )
     np.testing.assert_allclose(result, expected[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bits, error", [(8, 0.02), (4, 0.2)])
+@pytest.mark.parametrize("rows", [1, 3, 20])
+def test_quantized_products_are_near_the_whole_ones(rows, bits, error):
+    x = floats(27, rows, 600)
+    wanted = F.linear(x, WEIGHTS)
+    for given in (x, x.bfloat16()):
+        result = torch_ops.quantized_matmul(given, *packed(WEIGHTS, bits), bits=bits)
+        assert result.dtype == given.dtype
+        assert (result.float() - wanted).norm() < error * wanted.norm()
+    f16 = torch_ops.quantized_matmul(x, *packed(WEIGHTS, bits), bits=bits, out_dtype=torch.float16)
+    assert f16.dtype == torch.float16
+
+
+def test_types_of_running_sums():
+    """As wide as the operator says: 32 bits, in which small integers do not wrap and floats are added."""
+    ones = torch.ones(2, 3, 300)
+    for dtype in (torch.int8, torch.uint8, torch.int16, torch.int32):
+        sums = torch_ops.cumsum(ones.to(dtype))
+        torch.testing.assert_close(sums, ones.to(dtype).cumsum(-1, dtype=torch.int32))
+    sums = torch_ops.cumsum(ones.bfloat16(), out_dtype=torch.float32)
+    torch.testing.assert_close(sums, ones.cumsum(-1))
+    assert torch_ops.cumsum(ones.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (0,), (0, 5), (2, 3, 0), (2, 0, 5), (2, 3, 4, 5)])
+def test_any_number_of_dimensions(shape):
+    x, indices = floats(28, *shape), torch.ones(shape, dtype=torch.int64)
+    torch.testing.assert_close(torch_ops.gelu(x), F.gelu(x), rtol=1e-4, atol=2e-5)
+    torch.testing.assert_close(torch_ops.cumsum(x), x.cumsum(-1), rtol=1e-4, atol=2e-5)
+    torch.testing.assert_close(torch_ops.gather_rows(X[0], indices), F.embedding(indices, X[0]))
+    counts = torch_ops.histogram(indices, 3)
+    torch.testing.assert_close(counts, i32(0, indices.numel(), 0))
+
+
+def test_what_is_outside():
+    """An index beyond the table gives zeros; a value that has no bin is not counted."""
+    far = torch.tensor([-1, 3, 2**32 + 1, 1])
+    rows = torch.stack([torch.zeros(48)] * 3 + [X[0, 1]])
+    torch.testing.assert_close(torch_ops.gather_rows(X[0], far), rows)
+    torch.testing.assert_close(torch_ops.histogram(i32(-1, 3, 2, 2, 4), 4), i32(0, 0, 2, 1))
+    torch.testing.assert_close(torch_ops.histogram(far, 4), i32(0, 1, 0, 1))
+
+
+PACKED = packed(WEIGHTS, 4)
+MISTAKES: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
+    ("gelu", (X.double(),), {}, "the element type T cannot be f64"),
+    ("gelu", (X,), dict(approximate="erf"), 'approximate is "none" or "tanh", not \'erf\''),
+    ("cumsum", (WHOLE.long(),), {}, "the element type T cannot be i64"),
+    ("cumsum", (X,), dict(out_dtype=torch.int32), "sums of f32 cannot be i32"),
+    ("cumsum", (WHOLE,), dict(out_dtype=torch.float32), "sums of i32 cannot be f32"),
+    ("gather_rows", (X[0], X[0, 0]), {}, "the element type Index cannot be f32"),
+    ("gather_rows", (X, i32(1)), {}, "'table' is T[V, D] with 2 dimensions"),
+    ("gather_rows", (W, i32(1)), {}, "'table' is T[V, D] with 2 dimensions"),
+    ("histogram", (X, 4), {}, "the element type T cannot be f32"),
+    ("quantize_rows", (WHOLE,), {}, "the element type T cannot be i32"),
+    ("quantized_matmul", (WHOLE, *PACKED), {}, "the element type T cannot be i32"),
+    ("quantized_matmul", (X, *PACKED), {}, "the dimension B is 1 in 'x', but 2 in 'w'"),
+    ("quantized_matmul", (LONG, PACKED[0].view(torch.int32), PACKED[1]), {}, "but the array holds i32"),
+    ("quantized_matmul", (LONG, PACKED[0], PACKED[1][1:]), {}, "the dimension N is 7 in 'w', but 6 in"),
+    ("quantized_matmul", (LONG, *PACKED), dict(bits=8), "8 bits in groups of 32 are not in blocks of 64"),
+    ("quantized_matmul", (LONG, *PACKED), dict(group=64), "4 bits in groups of 64 are not in blocks of 64"),
+    ("quantized_matmul", (LONG, *PACKED), dict(bits=2, group=64), "weights of 2 bits"),
+    ("quantized_matmul", (LONG, *PACKED), dict(bits=8, group=16), "in groups of 16"),
+]
+
+
+@pytest.mark.parametrize("name, arguments, options, message", MISTAKES)
+def test_mistakes_are_told(name, arguments, options, message):
+    with pytest.raises(mc.MosaicError, match=re.escape(message)):
+        function(name)(*arguments, **options)
+
+
+NO_OPERATORS = {
+    "persistent_matmul": "matmul and linear call it on GPUs",
+    "merge_attention": "paged_attention calls it after keys in parts",
+    "split_k_matmul": "matmul's result; adds to what its caller set to zero",
+    "stream_k_matmul": "matmul's result; the caller says how many programs share the work",
+    "vector_add": "the first example of the language; PyTorch has +",
+}
+
+
+def test_every_kernel_is_an_operator_or_has_a_reason():
+    operators = {name for name in kernels.__all__ if callable(getattr(torch_ops, name, None))}
+    assert operators | NO_OPERATORS.keys() == set(kernels.__all__)
+    assert not operators & NO_OPERATORS.keys()
+    assert operators == {case[0] for case in CASES}  # each is tested
+    table = (Path(__file__).parents[2] / "docs/torch.md").read_text()
+    assert [name for name in operators if f"`{name}(" not in table] == []
 
 
 def test_importing_the_kernels_needs_no_torch():
