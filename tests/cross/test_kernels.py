@@ -124,7 +124,7 @@ def test_gather_rows(dtype):
 @everywhere
 def test_histogram():
     for n in (0, 16, 100):
-        test_indexing.check_histogram(integers(5, (n,), "u8", 0, 5), 6, BLOCK=16)
+        test_indexing.check_histogram(integers(5, (n,), "u8", 0, 5), 6, BLOCK=32)
 
 
 @everywhere

@@ -73,23 +73,27 @@ def check_histogram(values, bins, target=None, **constants):
 @pytest.mark.parametrize("dtype", ["i32", "i64", "u8"])
 def test_histogram(n, dtype, target):
     """What lies beyond the end of the values is not counted as 0."""
-    check_histogram(integers(5, (n,), dtype, 0, 5), 6, target, BLOCK=16)
+    for bits in (0, 4):
+        check_histogram(integers(5, (n,), dtype, 0, 5), 6, target, BLOCK=32, BITS=bits)
 
 
 @given(
     n=st.integers(0, 100),
     bins=st.integers(1, 300),
     dtype=st.sampled_from(["i32", "i64", "u8"]),
-    block=st.sampled_from([1, 16, 128]),
+    block=st.sampled_from([32, 128]),
+    bits=st.sampled_from([0, 4, 5]),
     target=st.sampled_from(TARGETS),
 )
 @examples(40)
-def test_histogram_of_any_size(n, bins, dtype, block, target):
-    """Values outside the bins are dropped."""
+def test_histogram_of_any_size(n, bins, dtype, block, bits, target):
+    """Values outside the bins are dropped. Of 4 bits there are fewer products than bins."""
     low = 0 if dtype == "u8" else -20
-    check_histogram(integers(6, (n,), dtype, low, 255), bins, target, BLOCK=block)
+    check_histogram(integers(6, (n,), dtype, low, 255), bins, target, BLOCK=block, BITS=bits)
 
 
 def test_histogram_of_extreme_values():
-    check_histogram(np.array([-(2**31), 2**31 - 1, -1, 3, 4, 3], np.int32), 4, BLOCK=16)
-    check_histogram(np.array([-(2**63), 2**63 - 1, 2**32 + 1, 1 - 2**32, 3, 4, 3]), 4, BLOCK=16)
+    for bits in (0, 4):
+        check_histogram(np.array([-(2**31), 2**31 - 1, -1, 3, 4, 3], np.int32), 4, BLOCK=32, BITS=bits)
+        extreme = np.array([-(2**63), 2**63 - 1, 2**32 + 1, 1 - 2**32, 3, 4, 3])
+        check_histogram(extreme, 4, BLOCK=32, BITS=bits)
