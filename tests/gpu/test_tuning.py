@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from tuning.processes import kill, says, stops_when, until_now
 
 import mosaic_compile as mc
+from mosaic_compile.artifact import Artifact
 from mosaic_compile.kernels import matmul, softmax
 from mosaic_compile.runtime import call, cuda, direct, forms
 from mosaic_compile.tuning import lookup
@@ -26,6 +30,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(call, "_compiled", {})
     monkeypatch.setattr(forms, "_prepared", {})
     direct.forget()
+    return tmp_path / "cache"
 
 
 @mc.kernel(grid=lambda N, B: (mc.cdiv(N, B),), tune=[dict(B=1, num_warps=1), dict(B=4096, num_warps=8)])
@@ -145,3 +150,35 @@ def test_memory_is_given_back(monkeypatch):
     for size in (2**24, 2**24 - 16, 2**23):
         double.autotune(x[:size])
     assert not taken
+
+
+# Processes.
+
+PROGRAM = """
+import json
+from gpu.test_tuning import factors, matmul
+
+arrays = factors(2048)
+"""
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "'compiling' in doing.values() and any(row.compile_seconds for row in rows)",
+        "any(row.timing for row in rows)",
+    ],
+    ids=["compiling", "timing"],
+)
+def test_a_process_that_is_killed_leaves_the_cache_usable(when, cache):
+    """Once one candidate is compiled, while others are; and once one is timed."""
+    kill(until_now(PROGRAM + stops_when(when) + "matmul.autotune(*arrays)"))
+    assert {file.suffix for file in (cache / "tuned").iterdir()} == {".lock"}
+    for manifest in cache.glob("*/manifest.json"):
+        Artifact.load(manifest.parent)  # is whole
+    # Another process gets the lock and a result, which calls here take.
+    found = says(PROGRAM + "print(json.dumps(matmul.autotune(*arrays).best.entry))")
+    (result,) = (cache / "tuned").glob("*.json")
+    entry = json.loads(found)
+    assert json.loads(result.read_text())["settings"] == entry
+    assert entry.items() <= matmul.compile(*factors(2048)).constants.items()

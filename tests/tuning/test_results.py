@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -21,11 +19,11 @@ from mosaic_compile.runtime import threads
 from mosaic_compile.tuning import lookup, results
 from mosaic_compile.tuning.results import Kept, bucket, name_of
 
+from .processes import ROOT, kill, says, start, stops_when, until_now
 from .samples import FAST, SLOW, scale
 
 ABOUT = {"device": "a GPU", "driver": "1"}
 KEPT = Kept(dict(B=64), 2.5, dict(N=100))
-ROOT = Path(__file__).parents[2]
 
 
 def vectors(size=100_000):
@@ -197,18 +195,7 @@ arrays = np.ones(100_000, np.float32), np.zeros(100_000, np.float32)
 """
 TAKEN = PROGRAM + "print(scale.compile(*arrays).constants['B'])"
 TUNES = PROGRAM + "scale.autotune(*arrays); print('done')"
-STOPS_WHILE = """
-real = autotune.tune
-def tune(*args):
-    *args, watch = args
-    def told(rows, doing):
-        if {what!r} in doing.values():
-            print("now", flush=True)
-            __import__("time").sleep(60)
-    return real(*args, told)
-autotune.tune = tune
-scale.autotune(*arrays)
-"""
+COMPILING, TIMING = (stops_when(f"{what!r} in doing.values()") for what in ("compiling", "timing"))
 GOES_ON = """
 print("now", flush=True)
 scale.autotune(*arrays, candidates=[dict(B=n) for n in range(3, 40)])
@@ -221,20 +208,7 @@ def replace(*names):
         __import__("time").sleep(60)
     real(*names)
 real, os.replace = os.replace, replace
-scale.autotune(*arrays)
 """
-
-
-def start(program: str, **more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", program]
-    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, **more}, stdout=subprocess.PIPE, text=True)
-
-
-def says(program: str, **more: str) -> str:
-    process = start(program, **more)
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
-    return out.strip()
 
 
 def children(process: int) -> list[int]:
@@ -248,16 +222,13 @@ def children(process: int) -> list[int]:
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
 def test_compilers_end_with_the_process_that_started_them():
-    process = start(PROGRAM + GOES_ON)
-    assert process.stdout is not None and process.stdout.readline() == "now\n"
+    process = until_now(PROGRAM + GOES_ON)
     end = time.monotonic() + 60
     while len(workers := children(process.pid)) < 3 and time.monotonic() < end:
         time.sleep(0.05)
     time.sleep(1.0)
     assert len(workers) >= 3
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    kill(process)
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         assert time.monotonic() < end
         time.sleep(0.2)
@@ -272,15 +243,11 @@ def test_other_processes_take_what_was_found():
 
 @pytest.mark.parametrize(
     "end",
-    [STOPS_WHILE.format(what="compiling"), STOPS_WHILE.format(what="timing"), STOPS_WRITING],
+    [COMPILING, TIMING, STOPS_WRITING],
     ids=["compiling", "timing", "writing"],
 )
 def test_a_process_that_is_killed_leaves_the_cache_usable(end):
-    process = start(PROGRAM + end)
-    assert process.stdout is not None and process.stdout.readline() == "now\n"
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    kill(until_now(PROGRAM + end + "scale.autotune(*arrays)"))
     assert taken() == 1  # nothing was kept
     lookup._found.clear()
     begin = time.monotonic()
@@ -289,16 +256,13 @@ def test_a_process_that_is_killed_leaves_the_cache_usable(end):
 
 
 def test_one_process_tunes_on_a_device_at_a_time():
-    holder = start(PROGRAM + STOPS_WHILE.format(what="timing"))
-    assert holder.stdout is not None and holder.stdout.readline() == "now\n"
+    holder = until_now(PROGRAM + TIMING + "scale.autotune(*arrays)")
     other = start(TUNES)
     try:
         with pytest.raises(subprocess.TimeoutExpired):
             other.wait(5)
     finally:
-        holder.kill()
-        holder.wait()
-        holder.stdout.close()
+        kill(holder)
     assert other.communicate(timeout=120)[0] == "done\n"
 
 
