@@ -349,9 +349,8 @@ def _compile(
         spec, artifact = first_that_fits(specs, lambda s: cached_artifact(kernel, s, compilation), refused)
         outcome = Outcome({}, artifact, ())
     entries = kernel.tune[machine]
-    numbers = [
-        entries.index(entry) + 1 for entry in kernel.candidates(machine, settings.given) if entry in entries
-    ]
+    taken = kernel.first_choices(machine, settings.given, settings.dims)
+    numbers = [entries.index(entry) + 1 for entry in taken if entry in entries]
     reasons = [
         f"entry {number} {short}"
         if (short := error.message.removeprefix(of_kernel)) != error.message

@@ -357,7 +357,7 @@ def choices(
     """What to try on a kind of machine, best first (see Kernel.candidates)."""
     return [
         kernel.specialize(arrays=frozenset(arrays), tuned=entry, **settings)
-        for entry in kernel.candidates(machine, settings)
+        for entry in kernel.first_choices(machine, settings, settings.get("dims") or {})
     ]
 
 

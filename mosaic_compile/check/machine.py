@@ -44,7 +44,7 @@ def best_fit(kernel: Kernel, bound: Bound, target: Target, gpu: int | None) -> S
         tuned = kept_for(kernel, bound, target, gpu)
         if tuned is not None:
             return specialize_call(kernel, bound, tuned)
-    entries = kernel.candidates(target.machine, bound.given)
+    entries = kernel.first_choices(target.machine, bound.given, bound.sizes)
     specs = [specialize_call(kernel, bound, entry) for entry in entries]
     if gpu is None:
         return specs[0]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Grid = tuple[int, ...] | Callable[..., Any]
 Candidate = Mapping[str, Any]  # constants and compiler options worth trying together
-Tune = Sequence[Candidate] | Mapping[str, Sequence[Candidate]]
+Tune = Sequence[Candidate] | Mapping[str, Sequence[Candidate]]  # as they are written: an entry may say `when`
 
 MACHINES = ("gpu", "cpu")  # the kinds of machines that `tune` may have lists for
 
@@ -51,7 +51,9 @@ class Kernel:
         self.span: Span = definition_span(function)
         self.signature: Signature = read_signature(function, self.span)
         self.grid = grid
-        self.tune = self._read_tune(tune)
+        lists = self._read_tune(tune)
+        self._when = {machine: tuple(e.pop("when", None) for e in lists[machine]) for machine in MACHINES}
+        self.tune: Mapping[str, tuple[Candidate, ...]] = lists
         self.reference = reference
         known = {c.name for c in self.signature.constants} | OPTIONS.keys()
         for candidate in itertools.chain(*self.tune.values()):
@@ -61,6 +63,8 @@ class Kernel:
                     f"there are: {', '.join(sorted(known))}",
                     (self.span,),
                 )
+        for when in itertools.chain(*self._when.values()):
+            self._check_when(when)
         if not callable(grid) and not (
             isinstance(grid, tuple) and all(type(n) is int and n > 0 for n in grid) and 1 <= len(grid) <= 3
         ):
@@ -71,7 +75,7 @@ class Kernel:
                 (self.span,),
             )
 
-    def _read_tune(self, tune: Tune) -> Mapping[str, tuple[Candidate, ...]]:
+    def _read_tune(self, tune: Tune) -> dict[str, tuple[dict[str, Any], ...]]:
         """The candidates for each kind of machine; one list is for all."""
         lists = tune if isinstance(tune, Mapping) else dict.fromkeys(MACHINES, tune)
         if not lists.keys() <= {*MACHINES} or not all(
@@ -84,6 +88,23 @@ class Kernel:
                 (self.span,),
             )
         return {machine: tuple(map(dict, lists.get(machine, ()))) for machine in MACHINES}
+
+    def _check_when(self, when: Any) -> None:
+        if when is None:
+            return
+        if not callable(when):
+            raise SignatureError(
+                f"an entry of `tune` has when={when!r}, not a function of dimensions",
+                "write when=lambda M: M <= 16",
+                (self.span,),
+            )
+        for name in inspect.signature(when).parameters:
+            if name not in self.signature.dims:
+                raise SignatureError(
+                    f"`when` in an entry of `tune` asks for '{name}', which is no dimension of '{self.name}'",
+                    f"there are: {', '.join(self.signature.dims)}",
+                    (self.span,),
+                )
 
     def __repr__(self) -> str:
         return f"<kernel {self.name} at {self.span}>"
@@ -192,16 +213,51 @@ class Kernel:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The constants where nothing else is said, nor for which machine: the first entry of `tune`."""
-        return dict(next(itertools.chain(*self.tune.values()), {}))
+        """The constants where nothing else is said, nor for which machine: the first entry of `tune` for any size."""
+        return dict(next(itertools.chain(*(self._for_any_size(machine) for machine in MACHINES)), {}))
+
+    def _for_any_size(self, machine: str) -> list[Candidate]:
+        """The entries of `tune` that say no `when`; all where each says one."""
+        entries = self.tune[machine]
+        return [e for e, when in zip(entries, self._when[machine]) if when is None] or list(entries)
 
     def candidates(self, machine: str, given: Iterable[str] = ()) -> tuple[Candidate, ...]:
-        """What to try on a "gpu" or a "cpu", best first: the entries of `tune` that set nothing of what is given.
+        """What to try on a "gpu" or a "cpu": the entries of `tune` that set nothing of what is given.
 
-        Where that leaves none, `defaults`, which what is given then overrides.
+        Where that leaves none, the first for any size, which what is given then overrides.
         """
         names = {*given}
-        return tuple(c for c in self.tune[machine] if not c.keys() & names) or (self.defaults,)
+        free = tuple(c for c in self.tune[machine] if not c.keys() & names)
+        return free or ([*self._for_any_size(machine), self.defaults][0],)
+
+    def first_choices(
+        self, machine: str, given: Iterable[str], sizes: Mapping[str, int]
+    ) -> tuple[Candidate, ...]:
+        """What to take where nothing has been tuned, best first: `candidates` without those whose `when` says no.
+
+        sizes: the dimensions that are known. A `when` that asks for another one says no.
+        """
+        holds = {
+            id(entry): when is None or self._holds(when, sizes)
+            for entry, when in zip(self.tune[machine], self._when[machine])
+        }
+        found = self.candidates(machine, given)
+        return tuple(entry for entry in found if holds.get(id(entry), True)) or found
+
+    def _holds(self, when: Callable[..., bool], sizes: Mapping[str, int]) -> bool:
+        names = inspect.signature(when).parameters.keys()
+        if not names <= sizes.keys():
+            return False
+        asked = {name: sizes[name] for name in names}
+        try:
+            return bool(when(**asked))
+        except Exception as error:
+            words = ", ".join(f"{name}={size}" for name, size in asked.items())
+            raise SignatureError(
+                f"`when` in an entry of `tune` of '{self.name}' fails for {words}: {error}",
+                "compare dimensions with numbers: when=lambda M: M <= 16",
+                (self.span,),
+            ) from None
 
     def specialize(
         self,
@@ -283,7 +339,8 @@ def kernel(
     grid: the number of programs, as up to three numbers or a function of dimension names and constants (and
     `num_sms`).
     tune: constants and compiler options worth trying, best first; the first entry is the default. One list, or
-    one for each kind of machine: dict(gpu=[…], cpu=[…]).
+    one for each kind of machine: dict(gpu=[…], cpu=[…]). An entry with when=lambda M: M <= 16, a function of
+    dimensions, is the default for such sizes only.
     reference: the kernel's meaning in NumPy: takes the inputs by name, returns the outputs in the order of
     the signature.
     """

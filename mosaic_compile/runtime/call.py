@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mosaic_compile import driver, targets
@@ -82,14 +82,15 @@ def _loaded(
     device: int | None,
 ) -> Any:
     tuned = entry_for(kernel, bound, target, device)
-    spec = specialize_call(kernel, bound, tuned)
-    key = (kernel, device, tuned is None, _key(spec))
+    entries = kernel.first_choices(target.machine, bound.given, bound.sizes) if tuned is None else (tuned,)
+    # The others are for where the first does not fit the target.
+    key = (kernel, device, repr(entries), _key(specialize_call(kernel, bound, entries[0])))
     found = _compiled.get(key)
     if found is None:
         with _lock:
             found = _compiled.get(key)
             if found is None:
-                found = _compiled[key] = load(_compile(kernel, spec, bound, target, tuned))
+                found = _compiled[key] = load(_compile(kernel, bound, target, entries))
     return found
 
 
@@ -112,11 +113,8 @@ def _target(device: int) -> targets.Target:
     return targets.GPUS[name]
 
 
-def _compile(
-    kernel: Kernel, spec: Specialization, bound: Bound, target: targets.Target, tuned: Candidate | None
-) -> Artifact:
-    """The artifact. Where neither the call nor tuning says which entry of `tune`, it is the first that fits the target."""
+def _compile(kernel: Kernel, bound: Bound, target: targets.Target, entries: Sequence[Candidate]) -> Artifact:
+    """The artifact with the first of these entries that fits the target."""
     compilation = driver.Compilation(target)
-    entries = kernel.candidates(target.machine, bound.given)
-    specs = [spec] if tuned is not None else [specialize_call(kernel, bound, entry) for entry in entries]
+    specs = [specialize_call(kernel, bound, entry) for entry in entries]
     return driver.first_that_fits(specs, lambda s: driver.cached_artifact(kernel, s, compilation))[1]

@@ -150,3 +150,74 @@ def test_names_that_the_module_does_not_have():
     with pytest.raises(ImportError):
         from mosaic_compile import constexpr  # noqa: F401
     assert pickle.loads(pickle.dumps(mc.f32)) == mc.f32
+
+
+def sized(**entries):
+    """A kernel whose entries for GPUs say when they are the first choice."""
+
+    @mc.kernel(
+        grid=lambda M, BM: (mc.cdiv(M, BM),),
+        tune=dict(
+            gpu=[
+                dict(BM=1, num_warps=1, when=lambda M: M <= 4),
+                dict(BM=16, num_warps=1, when=lambda M, N: M <= 64 and N < 1000),
+                dict(BM=128, num_warps=4),
+                dict(BM=64, num_warps=4),
+            ],
+            **entries,
+        ),
+    )
+    def kernel(a: mc.f32["M", "N"], *, BM: mc.Const = 2):
+        pass
+
+    return kernel
+
+
+@pytest.mark.parametrize(
+    ("sizes", "tiles"),
+    [
+        (dict(M=4, N=1000), [1, 128, 64]),
+        (dict(M=4, N=999), [1, 16, 128, 64]),
+        (dict(M=64, N=10), [16, 128, 64]),
+        (dict(M=65, N=10), [128, 64]),
+        (dict(M=64), [128, 64]),  # N is not known
+        (dict(M=4), [1, 128, 64]),
+        ({}, [128, 64]),
+    ],
+    ids=str,
+)
+def test_entries_for_sizes(sizes, tiles):
+    kernel = sized()
+    assert [c["BM"] for c in kernel.first_choices("gpu", (), sizes)] == tiles
+    assert [c["BM"] for c in kernel.candidates("gpu")] == [1, 16, 128, 64]  # tuning tries all
+    assert kernel.defaults == dict(BM=128, num_warps=4)
+    assert not any("when" in c for c in kernel.tune["gpu"])
+
+
+def test_entries_for_sizes_alone():
+    kernel = sized(cpu=[dict(BM=8, when=lambda M: M > 8), dict(BM=4, when=lambda M: M > 4)])
+    assert [c["BM"] for c in kernel.first_choices("cpu", (), dict(M=6))] == [4]
+    assert [c["BM"] for c in kernel.first_choices("cpu", (), dict(M=1))] == [8, 4]
+    assert [c["BM"] for c in kernel.first_choices("cpu", {"BM"}, dict(M=1))] == [8]
+
+
+def test_ahead_of_time_the_sizes_are_those_that_are_fixed():
+    from mosaic_compile.driver import choices
+
+    kernel = sized()
+    assert [s.constants["BM"] for s in choices(kernel, "gpu", dims=dict(M=4))] == [1, 128, 64]
+    assert [s.constants["BM"] for s in choices(kernel, "gpu")] == [128, 64]
+    assert [s.constants["BM"] for s in choices(kernel, "gpu", dims=dict(M=4), BM=32)] == [32]
+
+
+def test_a_when_that_fails():
+    @mc.kernel(tune=[dict(BM=1, when=lambda M: 100 // M > 1), dict(BM=2)])
+    def kernel(a: mc.f32["M"], *, BM: mc.Const = 2):
+        pass
+
+    with pytest.raises(mc.MosaicError) as error:
+        kernel.first_choices("gpu", (), dict(M=0))
+    assert error.value.message == (
+        "`when` in an entry of `tune` of 'kernel' fails for M=0: integer division or modulo by zero"
+    )
+    assert error.value.help == "compare dimensions with numbers: when=lambda M: M <= 16"

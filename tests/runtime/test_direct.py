@@ -17,7 +17,7 @@ import mosaic_compile as mc
 from mosaic_compile import targets
 from mosaic_compile.kernels import matmul
 from mosaic_compile.runtime import call, cuda_launch, direct, forms, launch
-from mosaic_compile.runtime.arguments import bind, specialize_call
+from mosaic_compile.runtime.arguments import bind
 from mosaic_compile.runtime.direct_plan import plan_of
 from mosaic_compile.runtime.launch import Launcher
 
@@ -127,7 +127,7 @@ class Direct:
     def prepare(self, kernel, *args, **kwargs):
         bound = bind(kernel, args, kwargs)
         target = targets.GPUS["sm90"]
-        launcher = Launcher(call._compile(kernel, specialize_call(kernel, bound), bound, target, None), 0)
+        launcher = Launcher(call._compile(kernel, bound, target, kernel.candidates("gpu", bound.given)), 0)
         self.prepared = prepared = launcher.prepare(bound)
         ends = [*prepared.offsets[1:], prepared.block.size]
         self.recorder = Recorder(self.library, [min(128, b - a) for a, b in zip(prepared.offsets, ends)])
