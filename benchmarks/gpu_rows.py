@@ -256,6 +256,14 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((a * c - b * s, a * s + b * c), 2).to(x.dtype)
 
 
+def cumsum(x: Tensor) -> Tensor:
+    return x.cumsum(1)
+
+
+def embedding(table: Tensor, indices: Tensor) -> Tensor:
+    return F.embedding(indices, table)
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(
         logits.to(torch.promote_types(logits.dtype, torch.float32)), labels, reduction="none"
@@ -283,12 +291,19 @@ def rows(M: int, N: int) -> list[Row]:
     with_shift = (lambda: (normal(M, N), normal(N), normal(N), result(M, N)), with_bias)
     probabilities = (lambda: (normal(M, N), result(M, N)), simple(kernels.softmax))
     halves = (lambda: (normal(M, N), normal(M, N), result(M, N)), simple(kernels.gated))
+    sums = (lambda: (normal(M, N), result(M, N)), simple(kernels.cumsum))
+    lookup = (
+        lambda: (normal(V, N), torch.randint(V, (M,), device="cuda"), result(M, N)),
+        simple(kernels.gather_rows),
+    )
     return [
         rowwise(f"RMSNorm {size}", *norm, rms_norm, 2 * array, 0.9),
         rowwise(f"LayerNorm {size}", *with_shift, layer_norm, 2 * array, None),
         rowwise(f"softmax {size}", *probabilities, softmax, 2 * array, 0.9),
         rowwise(f"RoPE {M} x {H} x {D}", tables, simple(kernels.rope), rope, 2 * array + 4 * M * D, 0.9),
         rowwise(f"SwiGLU {size}", *halves, swiglu, 3 * array, None),
+        rowwise(f"running sums {size}", *sums, cumsum, 2 * array, None),
+        rowwise(f"embedding {M} of {V} x {N}", *lookup, embedding, 2 * array, None),
         rowwise(
             f"cross-entropy {few} x {V}",
             logits,

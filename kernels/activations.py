@@ -37,9 +37,11 @@ def gated_reference(gate: np.ndarray, up: np.ndarray, *, activation: str = "silu
 
 TUNE = dict(
     gpu=[
+        dict(BM=8, BN=128, num_warps=2, when=lambda N: N <= 128),
+        dict(BM=4, BN=512, num_warps=4, when=lambda N: N <= 512),
+        dict(BM=2, BN=1024, num_warps=4, when=lambda N: N <= 1024),
         dict(BM=1, BN=2048, num_warps=4),  # two 16-byte words of each array for a thread, in 16-bit types
         dict(BM=1, BN=4096, num_warps=8),
-        dict(BM=16, BN=128, num_warps=4),  # many short rows
     ],
     cpu=[dict(BM=1, BN=256), dict(BM=16, BN=64), dict(BM=1, BN=2048)],
 )

@@ -3,7 +3,7 @@
 import numpy as np
 
 import mosaic_compile as mc
-from mosaic_compile.kernels.matmul import TILES, T, U, finish, grouped, product
+from mosaic_compile.kernels.matmul import T, U, finish, grouped, product, tiles
 from mosaic_compile.kernels.matmul import reference as matmul_reference
 
 
@@ -16,7 +16,7 @@ def reference(a, b, scale=1.0, bias=None, residual=None, *, activation="none") -
 
 @mc.kernel(
     grid=lambda B, M, N, BM, BN: (mc.cdiv(M, BM) * mc.cdiv(N, BN), 1, B),
-    tune=TILES,
+    tune=tiles(lambda n: lambda B, M, N: n >= B * M * N),
     reference=reference,
 )
 def batched_matmul(

@@ -30,13 +30,12 @@ def reference(logits, labels, *, label_smoothing=0.0, ignore_index=-100) -> tupl
     grid=lambda M, BM: (mc.cdiv(M, BM),),
     tune=dict(
         gpu=[
-            dict(BM=1, BN=4096, num_warps=8),  # the vocabularies of language models
-            dict(BM=1, BN=4096, num_warps=4),
-            dict(BM=1, BN=8192, num_warps=8),
+            dict(BM=16, BN=128, num_warps=4, when=lambda V: V <= 128),
+            dict(BM=4, BN=1024, num_warps=4, when=lambda V: V <= 1024),
+            dict(BM=1, BN=2048, num_warps=8),  # the vocabularies of language models
+            dict(BM=1, BN=4096, num_warps=16),
+            dict(BM=1, BN=4096, num_warps=8),
             dict(BM=1, BN=8192, num_warps=16),
-            dict(BM=1, BN=16384, num_warps=16),
-            dict(BM=4, BN=1024, num_warps=4),
-            dict(BM=16, BN=128, num_warps=4),  # few classes
         ],
         cpu=[
             dict(BM=1, BN=128),
@@ -55,7 +54,7 @@ def cross_entropy(
     label_smoothing: mc.Const = 0.0,
     ignore_index: mc.Const = -100,
     BM: mc.Const = 1,
-    BN: mc.Const = 4096,
+    BN: mc.Const = 2048,
 ):
     """loss[m] = lse[m] - logits[m, labels[m]], with lse[m] = log(sum(exp(logits[m, :]))), computed in f32.
 

@@ -22,9 +22,14 @@ def reference(x: np.ndarray, *, exclusive: bool = False, reverse: bool = False) 
     grid=lambda M, BM: (mc.cdiv(M, BM),),
     tune=dict(
         gpu=[
-            dict(BM=1, BN=4096, num_warps=8),  # long rows
-            dict(BM=4, BN=1024, num_warps=4),
-            dict(BM=16, BN=128, num_warps=4),  # many short rows
+            dict(BM=16, BN=64, num_warps=1, when=lambda N: N <= 64),
+            dict(BM=8, BN=128, num_warps=1, when=lambda N: N <= 128),
+            dict(BM=4, BN=256, num_warps=1, when=lambda N: N <= 256),
+            dict(BM=2, BN=512, num_warps=1, when=lambda N: N <= 512),
+            dict(BM=1, BN=1024, num_warps=2, when=lambda N: N <= 1024),
+            dict(BM=1, BN=2048, num_warps=2),
+            dict(BM=1, BN=4096, num_warps=8),
+            dict(BM=1, BN=4096, num_warps=1),
         ],
         cpu=[
             dict(BM=16, BN=128),  # a vector across rows
@@ -41,7 +46,7 @@ def cumsum(
     exclusive: mc.Const = False,
     reverse: mc.Const = False,
     BM: mc.Const = 1,
-    BN: mc.Const = 4096,
+    BN: mc.Const = 2048,
 ):
     """out[m, n] = x[m, 0] + … + x[m, n], added in f32, or for integers in i32.
 

@@ -20,9 +20,10 @@ def reference(table: np.ndarray, indices: np.ndarray) -> np.ndarray:
     grid=lambda N, D, BM, BN: (mc.cdiv(N, BM), mc.cdiv(D, BN)),
     tune=dict(
         gpu=[
-            dict(BM=1, BN=2048, num_warps=4),  # long rows
-            dict(BM=4, BN=1024, num_warps=4),
-            dict(BM=16, BN=128, num_warps=4),  # short rows
+            dict(BM=4, BN=256, num_warps=2, when=lambda D: D <= 256),
+            dict(BM=4, BN=1024, num_warps=4, when=lambda D: D <= 1024),
+            dict(BM=1, BN=2048, num_warps=4),
+            dict(BM=8, BN=128, num_warps=4),
         ],
         cpu=[
             dict(BM=1, BN=1024),

@@ -17,11 +17,10 @@ def reference(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     grid=lambda N, BLOCK, num_sms: (mc.minimum(mc.cdiv(N, BLOCK), 8 * num_sms),),
     tune=dict(
         gpu=[
-            dict(BLOCK=512, BITS=5, num_warps=4),
-            dict(BLOCK=512, BITS=4, num_warps=4),
-            dict(BLOCK=1024, BITS=4, num_warps=4),
-            dict(BLOCK=1024, BITS=5, num_warps=8),
-            dict(BLOCK=256, BITS=0, num_warps=8),
+            dict(BLOCK=256, BITS=4, num_warps=4, when=lambda BINS: BINS <= 256),
+            dict(BLOCK=512, BITS=5, num_warps=4, when=lambda BINS: BINS <= 1024),
+            dict(BLOCK=256, BITS=0, num_warps=8, when=lambda BINS: BINS > 1024),
+            dict(BLOCK=512, BITS=5, num_warps=8),  # for any number of them
         ],
         cpu=[dict(BLOCK=4096), dict(BLOCK=1024)],
     ),

@@ -21,7 +21,12 @@ def reference(x, weight, eps=1e-5, bias=None) -> tuple[np.ndarray, np.ndarray, n
 @mc.kernel(
     grid=lambda M, BM: (mc.cdiv(M, BM),),
     tune=dict(
-        gpu=ROW_TILES,
+        gpu=[
+            # With as many registers as it would like, fewer rows would be in flight.
+            dict(BM=1, BN=4096, num_warps=8, maxnreg=40, when=lambda N: 2048 < N <= 4096),
+            *ROW_TILES,
+            dict(BM=1, BN=4096, num_warps=4, maxnreg=64),
+        ],
         cpu=[
             dict(BM=1, BN=128),
             dict(BM=4, BN=1024),  # reads rows of up to 1024 elements once

@@ -16,28 +16,28 @@ def reference(x, w, scale=1.0, bias=None, residual=None, *, activation="none") -
     grid=lambda M, N, BM, BN: (mc.cdiv(N, BN), mc.cdiv(M, BM)),
     tune=dict(
         gpu=[
-            dict(BM=16, BN=64, BK=128, num_warps=4, num_stages=5),  # up to 16 rows; 100 KiB of shared memory
-            dict(BM=16, BN=64, BK=256, num_warps=4, num_stages=5),
+            dict(BM=1, BN=8, BK=1024, num_warps=4, when=lambda M: M == 1),
+            dict(BM=16, BN=64, BK=256, num_warps=4, num_stages=5, when=lambda M: M <= 16),
+            dict(BM=32, BN=64, BK=128, num_warps=4, num_stages=6, when=lambda M: M <= 32),
+            dict(BM=64, BN=64, BK=128, num_warps=4, num_stages=6, when=lambda M, N: M <= 64 and N <= 8192),
+            dict(BM=64, BN=128, BK=128, num_warps=4, num_stages=4, when=lambda M: M <= 64),
+            dict(BM=128, BN=64, BK=64, num_warps=4, num_stages=8, when=lambda M, N: M > 64 and N <= 8192),
+            dict(BM=128, BN=128, BK=64, num_warps=4, num_stages=3, when=lambda M: M > 64),
+            dict(BM=16, BN=64, BK=128, num_warps=4, num_stages=5),  # 100 KiB of shared memory
             dict(BM=16, BN=128, BK=128, num_warps=4, num_stages=4),
-            dict(BM=32, BN=64, BK=128, num_warps=4, num_stages=6),  # up to 32
             dict(BM=32, BN=64, BK=128, num_warps=4, num_stages=8),
             dict(BM=32, BN=128, BK=128, num_warps=4, num_stages=4),
             dict(BM=32, BN=128, BK=64, num_warps=4, num_stages=5),
-            dict(BM=64, BN=64, BK=128, num_warps=4, num_stages=6),  # up to 64
             dict(BM=64, BN=128, BK=64, num_warps=4, num_stages=3),
             dict(BM=64, BN=128, BK=64, num_warps=4, num_stages=8),
-            dict(BM=64, BN=128, BK=128, num_warps=4, num_stages=4),
-            dict(BM=128, BN=64, BK=64, num_warps=4, num_stages=8),  # more
             dict(BM=128, BN=64, BK=128, num_warps=4, num_stages=4),
             dict(BM=128, BN=64, BK=64, num_warps=4, num_stages=6),
-            dict(BM=128, BN=128, BK=64, num_warps=4, num_stages=3),
             dict(BM=128, BN=128, BK=64, num_warps=4, num_stages=6),
-            dict(BM=1, BN=8, BK=512, num_warps=4),  # a single row
-            dict(BM=1, BN=8, BK=1024, num_warps=4),
+            dict(BM=1, BN=8, BK=512, num_warps=4),
             dict(BM=1, BN=16, BK=256, num_warps=4),
             dict(BM=16, BN=32, BK=64, num_warps=4, num_stages=3),  # where shared memory is scarce: 18 KiB
         ],
-        cpu=[dict(BM=64, BN=64, BK=256), dict(BM=1, BN=8, BK=1024)],
+        cpu=[dict(BM=1, BN=8, BK=1024, when=lambda M: M == 1), dict(BM=64, BN=64, BK=256)],
     ),
     reference=reference,
 )

@@ -8,23 +8,32 @@ from mosaic_compile.kernels.activations import activated, activated_reference
 T = mc.DTypeVar("T", mc.bf16, mc.f16, mc.f32, mc.f8e4m3, mc.f8e5m2)  # of the factors
 U = mc.DTypeVar("U", mc.bf16, mc.f16, mc.f32)  # of the result, the bias and the residual
 
-GPU_TILES = [  # of a product, and how many warps and stages they take
-    dict(BM=128, BN=256, BK=64, num_warps=8, num_stages=3),  # 144 KiB of shared memory for 16-bit types
-    dict(BM=128, BN=256, BK=64, num_warps=8, num_stages=4, PARTS=2),  # 192 KiB
-    dict(BM=128, BN=256, BK=64, num_warps=8, num_stages=4, PARTS=2, GROUP_M=4),
-    dict(BM=128, BN=128, BK=64, num_warps=8, num_stages=3),  # 96 KiB
-    dict(BM=128, BN=128, BK=64, num_warps=4, num_stages=4),  # 128 KiB
-    dict(BM=128, BN=128, BK=32, num_warps=8, num_stages=3),  # 48 KiB
-    dict(BM=64, BN=128, BK=64, num_warps=4, num_stages=4),  # 96 KiB
-    dict(BM=64, BN=64, BK=64, num_warps=4, num_stages=5),  # 80 KiB
-    dict(BM=64, BN=64, BK=32, num_warps=4, num_stages=3),  # 24 KiB
-]
-CPU_TILES = [
-    dict(BM=64, BN=256, BK=256),
-    dict(BM=256, BN=128, BK=256),  # many rows: a block of b is packed once for all of them
-    dict(BM=16, BN=256, BK=256),  # few rows
-]
-TILES = dict(gpu=GPU_TILES, cpu=CPU_TILES)
+
+def tiles(up_to):
+    """Tiles of a product, and how many warps and stages they take. up_to(n): the `when` for up to n results.
+
+    For few results small tiles, so that each multiprocessor has one.
+    """
+    return dict(
+        gpu=[
+            dict(
+                BM=64, BN=64, BK=64, num_warps=4, num_stages=5, when=up_to(2**19)
+            ),  # 80 KiB for 16-bit types
+            dict(BM=64, BN=128, BK=64, num_warps=4, num_stages=4, when=up_to(2**20)),  # 96 KiB
+            dict(BM=128, BN=128, BK=64, num_warps=4, num_stages=4, when=up_to(2**21)),  # 128 KiB
+            dict(BM=128, BN=256, BK=64, num_warps=8, num_stages=3),  # 144 KiB
+            dict(BM=128, BN=256, BK=64, num_warps=8, num_stages=4, PARTS=2),  # 192 KiB
+            dict(BM=128, BN=256, BK=64, num_warps=8, num_stages=4, PARTS=2, GROUP_M=4),
+            dict(BM=128, BN=128, BK=64, num_warps=8, num_stages=3),  # 96 KiB
+            dict(BM=128, BN=128, BK=32, num_warps=8, num_stages=3),  # 48 KiB
+            dict(BM=64, BN=64, BK=32, num_warps=4, num_stages=3),  # 24 KiB
+        ],
+        cpu=[
+            dict(BM=16, BN=256, BK=256, when=lambda M: M <= 16),
+            dict(BM=256, BN=128, BK=256, when=lambda M: M >= 256),  # packs a block of b once for all of them
+            dict(BM=64, BN=256, BK=256),
+        ],
+    )
 
 
 def reference(a, b, scale=1.0, bias=None, residual=None, *, activation="none") -> np.ndarray:
@@ -39,7 +48,7 @@ def reference(a, b, scale=1.0, bias=None, residual=None, *, activation="none") -
 
 @mc.kernel(
     grid=lambda M, N, BM, BN: (mc.cdiv(M, BM) * mc.cdiv(N, BN),),
-    tune=TILES,
+    tune=tiles(lambda n: lambda M, N: n >= M * N),
     reference=reference,
 )
 def matmul(

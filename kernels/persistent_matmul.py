@@ -1,12 +1,12 @@
 """Matrix product by as many programs as run at once, each of which computes one tile after the other."""
 
 import mosaic_compile as mc
-from mosaic_compile.kernels.matmul import TILES, T, U, finish, grouped, product, reference
+from mosaic_compile.kernels.matmul import T, U, finish, grouped, product, reference, tiles
 
 
 @mc.kernel(
     grid=lambda M, N, BM, BN, num_sms: (mc.minimum(mc.cdiv(M, BM) * mc.cdiv(N, BN), num_sms),),
-    tune=TILES,
+    tune=tiles(lambda n: lambda M, N: n >= M * N),
     reference=reference,
 )
 def persistent_matmul(

@@ -36,7 +36,7 @@ def reference(x, x_scales, x_sums, w, w_scales, *, BITS=4) -> np.ndarray:
 @mc.kernel(
     grid=lambda M, N, BM, BN: (mc.cdiv(M, BM), mc.cdiv(N, BN)),
     tune=dict(
-        cpu=[dict(BM=1, BN=1), dict(BM=8, BN=16)],  # one row of x, many rows
+        cpu=[dict(BM=8, BN=16, when=lambda M: M > 8), dict(BM=1, BN=1)],
         gpu=[dict(BM=16, BN=16, num_warps=4), dict(BM=1, BN=16, num_warps=1)],
     ),
     reference=reference,

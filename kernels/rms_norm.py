@@ -18,7 +18,7 @@ def reference(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
 @mc.kernel(
     grid=lambda M, BM: (mc.cdiv(M, BM),),
     tune=dict(
-        gpu=ROW_TILES,
+        gpu=[dict(BM=1, BN=8192, num_warps=16, when=lambda N: N > 4096), *ROW_TILES],
         cpu=[
             dict(BM=1, BN=128),
             dict(BM=4, BN=1024),  # reads rows of up to 1024 elements once

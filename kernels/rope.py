@@ -28,14 +28,14 @@ def reference(x, cos, sin, positions=None, *, interleaved=False) -> np.ndarray:
     grid=lambda S, H, BS, BH: (mc.cdiv(S, BS), mc.cdiv(H, BH)),
     tune=dict(
         gpu=[
+            dict(BS=1, BH=8, num_warps=4, when=lambda S: S <= 512),
+            dict(BS=1, BH=32, num_warps=8, when=lambda H: H > 16),
             dict(BS=4, BH=8, num_warps=4),
-            dict(BS=1, BH=8, num_warps=4),  # few tokens
             dict(BS=8, BH=8, num_warps=8),
             dict(BS=1, BH=8, num_warps=2),
             dict(BS=1, BH=16, num_warps=2),
             dict(BS=1, BH=16, num_warps=4),
             dict(BS=1, BH=32, num_warps=4),
-            dict(BS=1, BH=32, num_warps=8),
             dict(BS=2, BH=8, num_warps=4),
             dict(BS=2, BH=16, num_warps=4),
         ],

@@ -9,14 +9,18 @@ T = mc.DTypeVar("T", mc.bf16, mc.f16, mc.f32)
 LOWEST = -3.4028234663852886e38  # of f32
 
 ROW_TILES = [  # of what reduces rows, on GPUs
-    dict(BM=1, BN=4096, num_warps=8),  # long rows
+    dict(BM=32, BN=64, num_warps=2, when=lambda N: N <= 64),
+    dict(BM=8, BN=128, num_warps=2, when=lambda N: N <= 128),
+    dict(BM=4, BN=256, num_warps=2, when=lambda N: N <= 256),
+    dict(BM=2, BN=512, num_warps=1, when=lambda N: N <= 512),
+    dict(BM=1, BN=1024, num_warps=2, when=lambda N: N <= 1024),
+    dict(BM=1, BN=2048, num_warps=4, when=lambda N: N <= 2048),
+    dict(BM=1, BN=4096, num_warps=8),
     dict(BM=1, BN=4096, num_warps=4),
+    dict(BM=1, BN=4096, num_warps=2),
     dict(BM=1, BN=8192, num_warps=8),
     dict(BM=1, BN=8192, num_warps=16),
-    dict(BM=1, BN=2048, num_warps=4),
     dict(BM=2, BN=2048, num_warps=8),
-    dict(BM=4, BN=1024, num_warps=4),
-    dict(BM=16, BN=128, num_warps=4),  # many short rows
 ]
 
 
@@ -30,7 +34,7 @@ def reference(x: np.ndarray) -> np.ndarray:
 @mc.kernel(
     grid=lambda M, BM: (mc.cdiv(M, BM),),
     tune=dict(
-        gpu=ROW_TILES,
+        gpu=[dict(BM=1, BN=8192, num_warps=8, when=lambda N: N > 4096), *ROW_TILES],
         cpu=[
             dict(BM=4, BN=256),
             dict(BM=4, BN=1024),  # reads rows of up to 1024 elements once

@@ -82,7 +82,7 @@ def matmul(
     return out
 
 
-FEW_ROWS = 16  # what the first entry of linear's `tune` takes at once
+FEW_ROWS = 128  # up to which `linear` is the faster on an H200
 
 
 @_operator
@@ -170,9 +170,7 @@ def quantized_matmul(
         return out
     rows = _rows(x)
     q, scales, sums = quantize_rows(rows, group)
-    tiles = dict(BM=8, BN=16) if len(rows) > 8 and not x.is_cuda else {}  # each word of w for eight rows
-    given = (q.view(torch.int32), scales, sums, w, w_scales, _rows(out))
-    kernels.quantized_matmul(*given, BITS=bits, **tiles)
+    kernels.quantized_matmul(q.view(torch.int32), scales, sums, w, w_scales, _rows(out), BITS=bits)
     return out
 
 

@@ -295,14 +295,33 @@ def specialize_call(kernel: Kernel, bound: Bound, tuned: Mapping[str, Any] | Non
         )
     except MosaicError as error:
         raise error.at((kernel.span,)) from None
-    multiples = {name: ALIGNMENT for name, size in bound.sizes.items() if size % ALIGNMENT == 0 and size > 0}
     layouts = {name: layout_of(info) for name, info in bound.arrays.items()}
-    return Specialization(dtypes, dims, multiples, layouts, constants, options)
+    return Specialization(dtypes, dims, _multiples(kernel, bound, layouts), layouts, constants, options)
+
+
+def _multiples(kernel: Kernel, bound: Bound, layouts: Mapping[str, Layout]) -> dict[str, int]:
+    """Which dimensions are multiples of 16, and which at least of the elements in 16 bytes, where rows of whole words need it."""
+    found = {name: ALIGNMENT for name, size in bound.sizes.items() if size % ALIGNMENT == 0 and size > 0}
+    for param in kernel.signature.arrays:
+        layout = layouts.get(param.name)
+        if layout is None or 1 not in layout.strides or layout.align < ALIGNMENT:
+            continue
+        info, axis = bound.arrays[param.name], layout.strides.index(1)
+        name, size, word = param.spec.dims[axis], info.shape[axis], _elements_of_word(info)
+        others = (m for a, m in enumerate(layout.stride_multiples) if a != axis)
+        if isinstance(name, str) and size and size % word == 0 and all(m % word == 0 for m in others):
+            found[name] = max(word, found.get(name, 1))
+    return {name: multiple for name, multiple in found.items() if multiple > 1}
+
+
+def _elements_of_word(info: ArrayInfo) -> int:
+    """How many elements are in 16 bytes."""
+    return max(1, int(ALIGNMENT / info.dtype.bytes))
 
 
 def layout_of(info: ArrayInfo) -> Layout:
     """The part of an array's layout that code is specialised on: which stride is 1, and what is a multiple of 16 bytes."""
-    row = max(1, int(ALIGNMENT / info.dtype.bytes))
+    row = _elements_of_word(info)
     # The last axis with stride 1 is the one whose elements are neighbours.
     unit = max((axis for axis, stride in enumerate(info.strides) if stride == 1), default=None)
     strides = tuple(1 if axis == unit else None for axis in range(len(info.strides)))

@@ -39,7 +39,7 @@ SIZES = {
     "matmul": dict(M=136, K=88, N=264),
     "flash_attention": dict(B=2, H=2, S=104, D=128, HK=2, T=88),
     "softmax": dict(M=104, N=72),
-    "histogram": dict(N=4104, BINS=120),
+    "histogram": dict(N=520, BINS=120),
 }
 
 

@@ -152,17 +152,62 @@ def test_threads_with_streams_of_their_own():
     assert not failures
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_two_devices():
-    for device in (1, 0, 1):
-        x, out = pair(device=f"cuda:{device}")
-        scale(x, out)
-        assert torch.cuda.current_device() == 0
-        assert torch.equal(out, x * 2)
+two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+
+
+@two_gpus
+@pytest.mark.parametrize("current", [0, 1])
+def test_two_devices(current):
+    """The arrays say which, whichever is current; from the third call of a form on without Python."""
+    with torch.cuda.device(current):
+        for device in (1, 0, 1, 1, 1, 0, 0, 0):
+            x, out = pair(device=f"cuda:{device}")
+            scale(x, out)
+            assert torch.cuda.current_device() == current
+            assert torch.equal(out, x * 2)
+            a, b, c = (t.to(f"cuda:{device}") for t in product())
+            for kernel in (matmul, with_scratch):
+                c.fill_(float("nan"))
+                kernel(a, b, c)
+                assert_product(a, b, c)
+
+
+@two_gpus
+def test_streams_graphs_and_threads_of_another_device():
+    with torch.cuda.device(1):
+        x, out = pair(device="cuda:1")
+        with torch.cuda.stream(torch.cuda.Stream()):
+            for factor in (1.0, 2.0, 3.0):
+                torch.cuda._sleep(CYCLES)
+                scale(x, out, factor)
+                assert not torch.cuda.current_stream().query()
+        torch.cuda.synchronize()
+        assert torch.equal(out, x * 3)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            scale(x, out, 5.0)
+        x.normal_()
+        graph.replay()
+        assert torch.equal(out, x * 5)
+    workers = [threading.Thread(target=scale, args=(x, out, 7.0)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+        worker.join()
+    torch.cuda.synchronize(1)
+    assert torch.equal(out, x * 7)
+
+
+@two_gpus
+def test_arrays_of_two_devices():
+    x, out = pair(device="cuda:1")
     with pytest.raises(
         ArgumentError, match=r"the arrays are on different devices: 'x' on cuda:1, 'out' on cuda:0"
     ):
         scale(x, pair()[1])
+    for _ in range(3):
+        scale(x, out)
+        with pytest.raises(ArgumentError, match="the arrays are on different devices"):
+            scale(pair()[0], out)
     run = scale.compile(*pair())
     with pytest.raises(ArgumentError, match=r"on cuda:1, but this was compiled for .* on cuda:0"):
         run(x, out)

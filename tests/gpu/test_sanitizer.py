@@ -14,6 +14,7 @@ Names of kernels behind a line leave out the others.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -23,12 +24,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from mosaic_compile import kernels
 
 HERE = Path(__file__).parent
 SCRIPT = [sys.executable, str(HERE / "each_kernel.py")]
 SECONDS = 280  # for a tool
+MOST_PROCESSES = 16  # at once: each has a context on the GPU
 
 # For each tool its options, those of the script, and how a log without errors ends.
 TOOLS = {
@@ -55,12 +58,18 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def plain(cache, tmp_path_factory):
-    """The exit code and the log of each kernel's cases, without compute-sanitizer. After it, all are compiled."""
-    logs = tmp_path_factory.mktemp("plain")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        runs = {n: pool.submit(run, [*SCRIPT, n], logs / f"{n}.log", cache) for n in kernels.__all__}
-    return {name: each.result() for name, each in runs.items()}
+def plain(cache):
+    """The exit code and the log of each kernel's cases, without compute-sanitizer. After it, all are compiled.
+
+    The first of pytest's workers runs them, the others wait for what it has seen.
+    """
+    seen = cache / "plain.json"
+    with FileLock(cache / "plain.lock"):
+        if not seen.exists():
+            with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_PROCESSES)) as pool:
+                runs = {n: pool.submit(run, [*SCRIPT, n], cache / f"{n}.log", cache) for n in kernels.__all__}
+            seen.write_text(json.dumps({name: each.result() for name, each in runs.items()}))
+    return json.loads(seen.read_text())
 
 
 def run(command: list[str], log: Path, cache: Path) -> tuple[int, str]:
