@@ -22,6 +22,7 @@ from torch import Tensor
 from mosaic_compile import kernels
 from mosaic_compile.runtime.arguments import bind
 from mosaic_compile.tuning.candidates import words
+from mosaic_compile.tuning.report import Row
 
 ELEMENTS = 2**26  # of arrays of rows: 128 MiB
 ROWS = (64, 128, 256, 512, 1000, 1024, 2048, 3000, 4096, 8192, 12288, 16384, 32768)
@@ -112,6 +113,15 @@ CALLS: dict[str, Callable[[], Iterator[tuple[str, Arguments]]]] = {
 }
 
 
+def compared(kernel: Any, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Row, Row]:
+    """The entry that an untuned call takes, and the fastest."""
+    report = kernel.autotune(*args, progress=False, **options)
+    bound = bind(kernel, args, options)
+    rows = {words(row.entry): row for row in report.rows if row.state != "failed"}
+    choices = map(words, kernel.first_choices("gpu", bound.given, bound.sizes))
+    return next(rows[entry] for entry in choices if entry in rows), report.best
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Untuned calls beside tuned ones.")
     parser.add_argument("kernels", nargs="*", help=f"of {', '.join(CALLS)}; without any, all")
@@ -122,25 +132,21 @@ def main() -> None:
         parser.error("PyTorch finds no CUDA GPU here")
     console = Console(width=160)
     console.print(versions())
-    table = Table("kernel", "shape", "untuned, µs", "over the best", "takes", "the best")
     ratios = []
     for name in wanted:
-        kernel = getattr(kernels, name)
+        table = Table(
+            "", "untuned, µs", "over the best", "takes", "the best", title=name, title_justify="left"
+        )
         for shape, (args, options) in CALLS[name]():
-            report = kernel.autotune(*args, progress=False, **options)
-            bound = bind(kernel, args, options)
-            rows = {words(row.entry): row for row in report.rows if row.state != "failed"}
-            choices = map(words, kernel.first_choices("gpu", bound.given, bound.sizes))
-            taken = next(rows[entry] for entry in choices if entry in rows)
-            best = words(report.best.entry) if taken is not report.best else ""
-            if taken.state == "pruned":
-                table.add_row(name, shape, "", f"hopeless: {taken.why}", words(taken.entry), best)
+            taken, best = compared(getattr(kernels, name), args, options)
+            if taken.timing is None:  # left out: predicted to be slow, or with too few registers
+                table.add_row(shape, "", taken.why, words(taken.entry), words(best.entry))
                 continue
-            ratios.append(taken.microseconds / report.best.microseconds)
-            table.add_row(
-                name, shape, f"{taken.microseconds:.1f}", f"{ratios[-1]:.2f}", words(taken.entry), best
-            )
-    console.print(table)
+            ratios.append(taken.microseconds / best.microseconds)
+            other = "" if taken is best else words(best.entry)
+            row = f"{taken.microseconds:.1f}", f"{ratios[-1]:.2f}", words(taken.entry), other
+            table.add_row(shape, *row)
+        console.print(table)
     mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
     console.print(f"{len(ratios)} shapes: {mean:.3f} in the geometric mean, at most {max(ratios):.2f}")
 
