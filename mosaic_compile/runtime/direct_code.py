@@ -354,7 +354,7 @@ def _start(module: Any) -> Any:
     with f.each(f.word(plan, Plan.OFFSETS)) as i:
         f.store(f.at(block, f.word(offsets, i), _BYTE), f.at(parameters, i))
 
-    # Other threads run during the launch, and may put another plan in this one's place: the driver reads copies.
+    # Other threads may launch by this plan at the same time: each stream stands in a copy.
     config = f.room(ctypes.sizeof(LaunchConfig), _BYTE)
     f.copy(config, f.word(plan, Plan.CONFIG, _PTR), _constant(ctypes.sizeof(LaunchConfig)))
     f.store(f.load(stream, typ=_PTR), f.at(config, LaunchConfig.stream.offset, _BYTE))
@@ -377,8 +377,14 @@ def _first(module: Any) -> Any:
     start = _start(module)
     f = _Function(module, "first", (_PTR, _PTR, _I64, _PTR))
     table, *given = f.arguments
-    with f.each(f.word(table, 0)) as i, f.if_then(f.call(start, [f.word(f.at(table, 1), i, _PTR), *given])):
-        f.ret(_constant(1, _BOOL))
+    with f.each(f.word(table, 0)) as i:
+        plan = f.word(f.at(table, 1), i, _PTR)
+        owner = f.word(plan, Plan.OWNER, _PTR)
+        f.python("Py_IncRef", owner)  # is_neg and the launch let other threads run, which may drop the plan
+        started = f.call(start, [plan, *given])
+        f.python("Py_DecRef", owner)
+        with f.if_then(started):
+            f.ret(_constant(1, _BOOL))
     f.refuse()
     return f.function
 

@@ -25,7 +25,8 @@ from .scalars import code_of
 class Plan:
     """address: of a record that lives as long as this."""
 
-    def __init__(self, record: Sequence[int], memory: Memory):
+    def __init__(self, record: list[int], memory: Memory):
+        record[records.Plan.OWNER] = id(self)
         self.address = memory.numbers(record)
         self._memory = memory
 

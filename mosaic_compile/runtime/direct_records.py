@@ -28,12 +28,13 @@ class Record(IntEnum):
 class Plan(Record):
     """What must be given, and what is launched.
 
-    POSITIONAL: how many arguments are given by place. NAMES: the names of the others, as addresses of Python objects.
-    CURRENT_CONTEXT … LAUNCH: functions of the CUDA driver, and of the tensors' library. DEVICE: as DLPack has it, type and
-    number. CONFIG: a CUlaunchConfig. BLOCK: the parameters' bytes, but for what STORES and MAPS put in. OFFSETS: where each
-    parameter lies.
+    OWNER: the Python object that these records live as long as. POSITIONAL: how many arguments are given by place. NAMES: the
+    names of the others, as addresses of Python objects. CURRENT_CONTEXT … LAUNCH: functions of the CUDA driver, and of the
+    tensors' library. DEVICE: as DLPack has it, type and number. CONFIG: a CUlaunchConfig. BLOCK: the parameters' bytes, but for
+    what STORES and MAPS put in. OFFSETS: where each parameter lies.
     """
 
+    OWNER = auto()
     POSITIONAL, NAMES, NAMES_AT = auto(), auto(), auto()
     ARGUMENTS, ARGUMENTS_AT = auto(), auto()
     PAIRS, PAIRS_AT = auto(), auto()

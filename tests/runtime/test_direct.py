@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import math
 import shutil
 import struct
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -408,6 +410,30 @@ def test_calls_learn(gpu, monkeypatch):
     monkeypatch.undo()
     direct.forget()
     assert scale not in direct.LAUNCHES
+
+
+def test_a_plan_that_falls_out_while_it_is_tried(gpu, monkeypatch):
+    """Checking a tensor lets other threads run, which may put other plans in its place."""
+    monkeypatch.setattr(direct, "MOST_PLANS", 1)
+    table, seen = direct.Table(), []
+    gpu.prepare(scale, *pair(64))
+    other = plan_of(scale, gpu.prepared, pair(64), {})
+
+    def is_neg(tensor):
+        table.put_first(other)
+        gc.collect()
+        seen.append(alive() is not None)
+        return False
+
+    gpu.prepare(scale, x, out)
+    monkeypatch.setattr(torch.Tensor, "is_neg", is_neg)
+    plan = plan_of(scale, gpu.prepared, (x, out), {})
+    alive = weakref.ref(plan)
+    table.put_first(plan)
+    del plan
+    assert table.launch(x, out) is True
+    assert seen == [True, True] and alive() is None
+    assert gpu.recorder.parameters[0] == word(x.data_ptr())
 
 
 def test_threads(gpu):
