@@ -45,6 +45,12 @@ class Specialization:
     constants: Mapping[str, Any]
     options: Mapping[str, int | None]
 
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells it from others, to look it up by."""
+        parts = (self.dtypes, self.dims, self.dim_multiples, self.layouts, self.constants, self.options)
+        return tuple(tuple(sorted(part.items(), key=lambda item: item[0])) for part in parts)
+
     def has(self, param: ArrayParam) -> bool:
         """Whether an optional array is given."""
         return param.name in self.layouts

@@ -12,7 +12,6 @@ from mosaic_compile import driver, targets
 from mosaic_compile.artifact import Artifact
 from mosaic_compile.errors import LaunchError
 from mosaic_compile.language.kernel import Candidate, Kernel
-from mosaic_compile.language.specialization import Specialization
 from mosaic_compile.tuning.lookup import entry_for
 
 from . import cuda, direct, forms
@@ -84,7 +83,7 @@ def _loaded(
     tuned = entry_for(kernel, bound, target, device)
     entries = kernel.first_choices(target.machine, bound.given, bound.sizes) if tuned is None else (tuned,)
     # The others are for where the first does not fit the target.
-    key = (kernel, device, repr(entries), _key(specialize_call(kernel, bound, entries[0])))
+    key = (kernel, device, repr(entries), specialize_call(kernel, bound, entries[0]).key)
     found = _compiled.get(key)
     if found is None:
         with _lock:
@@ -92,11 +91,6 @@ def _loaded(
             if found is None:
                 found = _compiled[key] = load(_compile(kernel, bound, target, entries))
     return found
-
-
-def _key(spec: Specialization) -> tuple[Any, ...]:
-    parts = (spec.dtypes, spec.dims, spec.dim_multiples, spec.layouts, spec.constants, spec.options)
-    return tuple(tuple(sorted(p.items(), key=lambda item: item[0])) for p in parts)
 
 
 @functools.cache

@@ -56,9 +56,8 @@ def remember(kernel: Kernel, bound: Bound, about: Mapping[str, str], entry: Cand
 
 
 def _key(kernel: Kernel, bound: Bound, about: Mapping[str, str]) -> tuple[Any, ...]:
-    spec = specialize_call(kernel, bound)
-    parts = (spec.dtypes, spec.dims, spec.dim_multiples, spec.layouts, spec.constants, spec.options)
-    return kernel, tuple(bound.given), repr(parts), repr(about), tuple(results.bucket(bound.sizes).items())
+    buckets = tuple(results.bucket(bound.sizes).items())
+    return kernel, tuple(bound.given), repr(specialize_call(kernel, bound).key), repr(about), buckets
 
 
 def machine_of(device: int | None) -> Machine:
