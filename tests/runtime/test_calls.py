@@ -9,6 +9,7 @@ import pytest
 import mosaic_compile as mc
 from mosaic_compile.errors import ArgumentError, LaunchError
 from mosaic_compile.runtime import cuda
+from mosaic_compile.runtime.arguments import bind, specialize_call
 
 T = mc.DTypeVar("T", mc.f32, mc.f16, mc.bf16, mc.f8e4m3, mc.f8e5m2, mc.i32, mc.u8)
 
@@ -320,3 +321,28 @@ def test_dlpack():
         ArgumentError, match=r"'x' has elements of type DLPack code 5, 64 bits, which kernels do not have"
     ):
         add(OverDLPack(x.astype(np.complex64)), x, out, 1)
+
+
+@mc.kernel
+def with_rows(x: T["M", "N"], bias: mc.f32["N"] | None = None):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("x", "bias", "multiples"),
+    [
+        (np.zeros((32, 3000), np.float16), None, dict(M=16, N=8)),
+        (np.zeros((32, 3004), np.float16), None, dict(M=16)),
+        (np.zeros((3, 3004), np.float32), None, dict(N=4)),
+        (np.zeros((3, 3008), np.float16), None, dict(N=16)),
+        (np.zeros((3, 3004), np.float16), np.zeros(3004, np.float32), dict(N=4)),
+        (np.zeros((3, 3001), np.float16)[:, :3000], None, {}),  # rows that start anywhere
+        (np.zeros((3000, 5), np.float16).T, None, {}),  # dimension N has no neighbours
+        (np.zeros((5, 0), np.float16), None, {}),
+    ],
+    ids=range(8),
+)
+def test_rows_of_whole_words(x, bias, multiples):
+    """What vector loads need to know of a row's length."""
+    bound = bind(with_rows, (x,) if bias is None else (x, bias), {})
+    assert specialize_call(with_rows, bound).dim_multiples == multiples
