@@ -262,16 +262,22 @@ def _capsule(value: Any, name: str) -> Any:
         raise ArgumentError(f"'{name}' gives no access to its memory: {error}", "pass a copy") from None
 
 
-def _content(capsule: Any) -> tuple[DLTensor, bool]:
-    """The tensor in a DLPack capsule, and whether it may be written."""
+def capsule_pointer(capsule: Any, name: bytes) -> int:
+    """The address that a Python capsule of this name holds."""
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    address: int = get(capsule, name)
+    return address
+
+
+def _content(capsule: Any) -> tuple[DLTensor, bool]:
+    """The tensor in a DLPack capsule, and whether it may be written."""
     is_valid = ctypes.pythonapi.PyCapsule_IsValid
     is_valid.restype, is_valid.argtypes = ctypes.c_int, (ctypes.py_object, ctypes.c_char_p)
     if is_valid(capsule, b"dltensor_versioned"):
-        managed = _Versioned.from_address(get(capsule, b"dltensor_versioned"))
+        managed = _Versioned.from_address(capsule_pointer(capsule, b"dltensor_versioned"))
         return managed.tensor, not managed.flags & _READ_ONLY
-    return DLTensor.from_address(get(capsule, b"dltensor")), True
+    return DLTensor.from_address(capsule_pointer(capsule, b"dltensor")), True
 
 
 def as_numpy(info: ArrayInfo, memory: np.ndarray | None = None) -> np.ndarray:

@@ -82,7 +82,7 @@ class LaunchConfig(ctypes.Structure):
 
 
 _CLUSTER_DIMENSION = 4  # CUlaunchAttributeID
-_BYTES, _ALIGN = 128, 64  # of a CUtensorMap
+MAP_BYTES, MAP_ALIGN = 128, 64  # of a CUtensorMap
 
 
 def parameter_block(codes: Sequence[str]) -> tuple[struct.Struct, list[int]]:
@@ -93,7 +93,7 @@ def parameter_block(codes: Sequence[str]) -> tuple[struct.Struct, list[int]]:
     text, offset, offsets = "<", 0, []
     for code in codes:
         size = struct.calcsize(f"<{code}")
-        padding = -offset % (_ALIGN if code.endswith("s") else size)
+        padding = -offset % (MAP_ALIGN if code.endswith("s") else size)
         text += f"{padding}x{code}"
         offsets.append(offset + padding)
         offset += padding + size
@@ -115,8 +115,8 @@ class Launch:
         cluster: int,
         shared: int,
     ):
-        self._memory = (ctypes.c_uint8 * (parameters.size + _ALIGN))()
-        self._start = -ctypes.addressof(self._memory) % _ALIGN
+        self._memory = (ctypes.c_uint8 * (parameters.size + MAP_ALIGN))()
+        self._start = -ctypes.addressof(self._memory) % MAP_ALIGN
         start = ctypes.addressof(self._memory) + self._start
         self._pointers = (ctypes.c_void_p * max(len(offsets), 1))(*(start + offset for offset in offsets))
         self.config = LaunchConfig((grid[0] * cluster, *grid[1:]), (threads, 1, 1), shared)
@@ -176,8 +176,8 @@ class TensorMap:
 @functools.lru_cache(maxsize=4096)
 def encode(tensor_map: TensorMap, address: int, context: int) -> bytes:
     """A CUtensorMap for a tiled copy: no interleaving, zeros outside the array; raises LaunchError."""
-    storage = (ctypes.c_uint8 * (_BYTES + _ALIGN))()
-    offset = -ctypes.addressof(storage) % _ALIGN
+    storage = (ctypes.c_uint8 * (MAP_BYTES + MAP_ALIGN))()
+    offset = -ctypes.addressof(storage) % MAP_ALIGN
     rank = len(tensor_map.sizes)
     with cuda.using_context(context):
         result = cuda.driver().cuTensorMapEncodeTiled(
@@ -195,4 +195,4 @@ def encode(tensor_map: TensorMap, address: int, context: int) -> bytes:
         result,
         f"no TMA descriptor fits an array of sizes {tensor_map.sizes} and byte strides {tensor_map.byte_strides}",
     )
-    return bytes(storage[offset : offset + _BYTES])
+    return bytes(storage[offset : offset + MAP_BYTES])

@@ -20,9 +20,8 @@ from typing import Any
 from llvmlite import binding, ir
 
 from .arrays import DLTensor
-from .cuda_launch import ENCODING, LaunchAttribute, LaunchConfig
+from .cuda_launch import ENCODING, MAP_ALIGN, MAP_BYTES, LaunchAttribute, LaunchConfig
 from .direct_records import (
-    MAP_BYTES,
     MOST_ARGUMENTS,
     MOST_BYTES,
     MOST_PARAMETERS,
@@ -348,7 +347,7 @@ def _start(module: Any) -> Any:
         f.python("PyErr_Clear")
         f.refuse()
 
-    block = f.room(MOST_BYTES, _BYTE, 64)
+    block = f.room(MOST_BYTES, _BYTE, MAP_ALIGN)
     f.demand(f.call(fill, [plan, values, block]))
     parameters, offsets = f.room(MOST_PARAMETERS, _PTR), f.word(plan, Plan.OFFSETS_AT, _PTR)
     with f.each(f.word(plan, Plan.OFFSETS)) as i:

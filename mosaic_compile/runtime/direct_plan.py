@@ -15,8 +15,8 @@ from mosaic_compile.language.specialization import ALIGNMENT
 
 from . import cuda
 from . import direct_records as records
-from .arrays import DLTensor
-from .cuda_launch import TensorMap
+from .arrays import DLTensor, capsule_pointer
+from .cuda_launch import MAP_ALIGN, MAP_BYTES, TensorMap
 from .direct_records import Kind
 from .launch import Prepared
 from .scalars import code_of
@@ -196,9 +196,7 @@ def exchange_of(kind: type) -> Exchange | None:
     capsule = getattr(kind, "__dlpack_c_exchange_api__", None)
     if capsule is None:
         return None
-    get = ctypes.pythonapi.PyCapsule_GetPointer
-    get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-    api = _ExchangeApi.from_address(get(capsule, b"dlpack_exchange_api"))
+    api = _ExchangeApi.from_address(capsule_pointer(capsule, b"dlpack_exchange_api"))
     if api.major != 1 or not api.from_object:
         return None
     return Exchange(api.from_object, api.current_stream)
@@ -258,13 +256,13 @@ def _scalar(value: Any, dtype: DType | DTypeVar) -> list[int]:
 
 
 def _map(argument: int, offset: int, map_: TensorMap, memory: Memory) -> list[int]:
-    encoded = (ctypes.c_uint8 * (2 * records.MAP_BYTES))()
+    encoded = (ctypes.c_uint8 * (MAP_BYTES + MAP_ALIGN))()
     start = memory.place(encoded)
     sizes, strides, box, steps = (memory.place(part) for part in map_.lists)
     return records.Map.of(
         ARGUMENT=argument,
         OFFSET=offset,
-        MAP_AT=start + -start % 64,
+        MAP_AT=start + -start % MAP_ALIGN,
         ELEMENT_TYPE=map_.element_type,
         RANK=len(map_.sizes),
         SIZES_AT=sizes,

@@ -8,7 +8,6 @@ from __future__ import annotations
 from enum import IntEnum, auto
 
 MOST_ARGUMENTS, MOST_PARAMETERS, MOST_BYTES = 64, 64, 4096  # of a call, of a kernel, of its parameters
-MAP_BYTES = 128  # of a TMA descriptor
 
 
 class Record(IntEnum):
